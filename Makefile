@@ -1,0 +1,61 @@
+# Everything works from a fresh clone, in a virtual environment of its own:
+#   make demo     the embedded model on the embedded data; leaves demo/report.html
+#   make test     the tests that take seconds          make slow   those that take minutes
+#   make lint     ruff and mypy                        make wheel  a wheel in dist/
+#   make clean    remove all that these made, the virtual environment too
+#
+# PYTHON is the interpreter to begin with (3.11 or later). TORCH is what pip installs first: any arguments of `pip install`, for example
+# a build of torch for the CPU alone, which is much smaller. ARGS goes to pytest: make test ARGS="-k tokenizer"
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+IS_RECENT := import sys; sys.exit("scmulan needs Python 3.11 or later; this is " + sys.version + "; make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
+
+.PHONY: help demo test slow lint wheel clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
+
+demo: $(VENV)/.installed
+	$(BIN)/scmulan demo --output demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm and not browser" $(ARGS)
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "slow and not gpu and not vllm and not browser" $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf $(VENV) demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find scmulan tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Where the venv module lacks ensurepip, as on a bare Debian, the pip of PYTHON fills the environment.
+$(BIN)/python:
+	@$(PYTHON) -c '$(IS_RECENT)'
+	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
+
+$(VENV)/.torch: | $(BIN)/python
+	$(INSTALL) $(TORCH)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.torch
+	$(INSTALL) -e '.[plots]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,230 @@
+"""Which ids may come next in a c-sentence: one grammar for the loss and for the sampler.
+
+Inside a cell: after ``<cell>`` a depth; after a depth a level; after a level any gene not named yet; after a gene a later gene
+not named yet, a lower level, or ``</cell>``. Outside: words after a field, then words, another part or the end.
+
+``legal_targets`` reads whole known sentences (numpy, for the loss); ``CellAutomaton`` goes step by step (torch, for the
+sampler). A test holds them equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from scmulan.csentence import N_DEPTHS, Ids, Vocabulary
+from scmulan.errors import SentenceError
+
+
+@dataclass(frozen=True)
+class LegalTargets:
+    """The ids to be predicted in a run of sentences, with what is legal at each.
+
+    Position ``p`` is where the hidden state stands that predicts the id at ``p + 1``.
+
+    Attributes
+    ----------
+    depth_at, depth_target : (N,) positions whose next id is a depth (legal: depths), and that id
+    cell_at, cell_target : (M,) positions whose next id is a gene, a level or ``</cell>``, and that id
+    after_gene : (M,) int, legal genes are those of a column greater than this; the number of genes when none is
+    after_level : (M,) int, legal levels are the ids greater than this, up to ``</cell>``
+    named_of, named : (P,) index into the M positions and a gene column that is illegal there, for it stands at a higher level
+    word_at, word_target : (W,) positions outside cells (legal: everything but depths and levels), and the next id
+    word_only : (W,) bool, whether only a word may follow (right after a field's token)
+    """
+
+    depth_at: Ids
+    depth_target: Ids
+    cell_at: Ids
+    cell_target: Ids
+    after_gene: Ids
+    after_level: Ids
+    named_of: Ids
+    named: Ids
+    word_at: Ids
+    word_target: Ids
+    word_only: npt.NDArray[np.bool_]
+
+
+def legal_targets(ids: npt.ArrayLike, is_learnt: npt.NDArray[np.bool_], vocabulary: Vocabulary) -> LegalTargets:
+    """What is legal at each learnt id of sentences laid end to end.
+
+    Parameters
+    ----------
+    ids : (T,) int
+    is_learnt : (T,) bool
+        Whether the id at this place is to be predicted. The first id of a sentence never is.
+    """
+    ids = np.asarray(ids, dtype=np.int64)
+    v = vocabulary
+    previous, target = ids[:-1], ids[1:]
+    learnt = is_learnt[1:].copy()
+    is_depth = (target >= v.first_depth) & (target < v.first_depth + N_DEPTHS)
+    inside = np.zeros(len(ids), dtype=np.int64)
+    inside[ids == v.cell] += 1
+    inside[ids == v.end_of_cell] -= 1
+    inside = np.cumsum(inside)  # 1 from <cell> to the id before </cell>
+    in_cell = (inside[:-1] == 1) & (previous != v.cell)
+    cell_at = np.flatnonzero(learnt & in_cell & (previous != v.first_depth))  # after <depth:0> only </cell> may come: nothing to learn
+    place = np.arange(len(ids))
+    is_level = (ids >= v.first_level) & (ids < v.end_of_cell)
+    level_place = np.maximum.accumulate(np.where(is_level, place, 0))
+    before = ids[cell_at]
+    was_gene, was_level = before >= v.first_gene, is_level[cell_at]
+    after_gene = np.where(was_gene, before - v.first_gene, np.where(was_level, -1, v.n_genes))
+    after_level = np.where(was_gene, ids[level_place[cell_at]], np.where(was_level, v.end_of_cell, v.first_level - 1))
+    named_of, named = _named_before(ids, cell_at, after_gene, level_place, v)
+    word_at = np.flatnonzero(learnt & ~in_cell & ~is_depth)
+    field_like = (ids[word_at] >= 4) & (ids[word_at] < v.text[0])
+    word_only = field_like & (ids[word_at + 1] >= v.text[0]) & ~np.isin(ids[word_at + 1], [v.eos])
+    depth_at = np.flatnonzero(learnt & is_depth)
+    return LegalTargets(
+        depth_at, target[depth_at], cell_at, target[cell_at], after_gene, after_level, named_of, named, word_at, target[word_at], word_only
+    )
+
+
+def _named_before(ids: Ids, cell_at: Ids, after_gene: Ids, level_place: Ids, v: Vocabulary) -> tuple[Ids, Ids]:
+    """Pairs (index into cell_at, gene column) of later genes that stand at a higher level of the same cell already."""
+    starts = np.maximum.accumulate(np.where(ids == v.cell, np.arange(len(ids)), 0))[cell_at]
+    levels = level_place[cell_at]
+    owners, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    if not len(cell_at):
+        return owners[0], columns[0]
+    runs = np.flatnonzero(np.r_[True, (levels[1:] != levels[:-1]) | (starts[1:] != starts[:-1])])
+    for first, last in zip(runs, np.r_[runs[1:], len(cell_at)], strict=True):
+        higher = ids[starts[first] + 2 : max(levels[first], starts[first] + 2)]
+        higher = np.sort(higher[higher >= v.first_gene]) - v.first_gene
+        if len(higher):
+            owner, which = np.nonzero(higher[None, :] > after_gene[first:last, None])
+            owners.append(first + owner)
+            columns.append(higher[which])
+    return np.concatenate(owners), np.concatenate(columns)
+
+
+class CellAutomaton:
+    """Legal next ids of B cells that are being written, step by step.
+
+    Each row is between ``<cell>`` and ``</cell>``, or done. All state is tensors on the logits' device; no Python per row.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+    panel : (n_genes,) bool tensor, optional
+        Genes that may appear; all when not given.
+    forced : pairs (gene column, level id)
+        Genes that every cell holds, each at its level and at no other.
+    """
+
+    DEPTH, FIRST_LEVEL, GENE, ANY, DONE, EMPTY = range(6)
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        panel: torch.Tensor | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        forced: Sequence[tuple[int, int]] = (),
+    ):
+        self.vocabulary, self.device = vocabulary, torch.device(device)
+        open_genes = torch.ones(vocabulary.n_genes, dtype=torch.bool) if panel is None else panel.bool().clone()
+        if not bool(open_genes.any()):
+            raise SentenceError("the panel allows no gene of this model's vocabulary; needed at least one")
+        self.forced = sorted(forced, key=lambda pair: (pair[1], pair[0]))
+        for column, _ in self.forced:
+            open_genes[column] = False
+        self.panel = open_genes.to(self.device)
+        self.forced_column = torch.tensor([column for column, _ in self.forced], dtype=torch.long, device=self.device)
+        self.forced_level = torch.tensor([level for _, level in self.forced], dtype=torch.long, device=self.device)
+        self._columns = torch.arange(vocabulary.n_genes, device=self.device)
+        self._levels = torch.arange(vocabulary.first_level, vocabulary.end_of_cell, device=self.device)
+
+    def begin(self, n_rows: int) -> None:
+        """Every row has just read ``<cell>``."""
+        self.phase = torch.zeros(n_rows, dtype=torch.long, device=self.device)
+        self.last_gene = torch.full((n_rows,), -1, dtype=torch.long, device=self.device)
+        self.level = torch.full((n_rows,), self.vocabulary.first_level - 1, dtype=torch.long, device=self.device)
+        self.open_BG = self.panel.repeat(n_rows, 1)
+        self.next_forced = torch.zeros(n_rows, dtype=torch.long, device=self.device)
+
+    def legal(self, left: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Legal next ids; shape (B, vocabulary.size), bool. Rows that are done may only take ``<pad>``.
+
+        ``left`` is how many ids each row may still take, this one included, one number or (B,): a row that runs out of room is
+        closed in time.
+        """
+        v, phase = self.vocabulary, self.phase[:, None]
+        is_any, is_gene_next = phase == self.ANY, phase == self.GENE
+        mask_BV = torch.zeros(len(self.phase), v.size, dtype=torch.bool, device=self.device)
+        mask_BV[:, v.first_depth : v.first_depth + N_DEPTHS] = phase == self.DEPTH
+        if self.forced:
+            mask_BV[:, v.first_depth] = False
+        genes = mask_BV[:, v.first_gene : v.last_gene]
+        torch.logical_and(self.open_BG, self._columns > self.last_gene[:, None], out=genes)
+        genes &= is_gene_next | is_any
+        mask_BV[:, v.first_level : v.end_of_cell] = (
+            (self._levels > self.level[:, None]) & self.open_BG.any(1, keepdim=True) & (is_any | (phase == self.FIRST_LEVEL))
+        )
+        mask_BV[:, v.end_of_cell] = (self.phase == self.ANY) | (self.phase == self.EMPTY)
+        mask_BV[:, v.pad] = self.phase == self.DONE
+        if self.forced:
+            self._hold_to_forced(mask_BV)
+        if left is not None:
+            left_B1 = torch.as_tensor(left, device=self.device).expand(len(self.phase))[:, None]
+            mask_BV[:, v.first_level : v.end_of_cell] &= ~(is_any & (left_B1 <= 2))
+            mask_BV[:, v.end_of_cell] |= (is_any & (left_B1 <= 2)).squeeze(1)
+            mask_BV[:, v.first_gene : v.last_gene] &= ~(is_any & (left_B1 <= 1))
+        return mask_BV
+
+    def _hold_to_forced(self, mask_BV: torch.Tensor) -> None:
+        """Do not let a row pass by the next gene it must hold."""
+        v = self.vocabulary
+        waits = (self.next_forced < len(self.forced)) & (self.phase != self.DONE) & (self.phase != self.DEPTH)
+        which = self.next_forced.clamp(max=len(self.forced) - 1)
+        column, level = self.forced_column[which], self.forced_level[which]
+        here = waits & (self.level == level)
+        mask_BV[:, v.end_of_cell] &= ~waits
+        mask_BV[:, v.first_level : v.end_of_cell] &= ~(waits[:, None] & ((self._levels > level[:, None]) | here[:, None]))
+        mask_BV[:, v.first_gene : v.last_gene] &= ~(here[:, None] & (self._columns > column[:, None]))
+        rows = torch.nonzero(here).squeeze(1)
+        mask_BV[rows, v.first_gene + column[rows]] = True
+        # the level of the gene waited for is legal even where the panel leaves no other gene to put there
+        rows = torch.nonzero(waits & ~here & ((self.phase == self.ANY) | (self.phase == self.FIRST_LEVEL))).squeeze(1)
+        mask_BV[rows, level[rows]] = True
+
+    def advance(self, ids_B: torch.Tensor) -> None:
+        """Read the id chosen for each row; illegal ids are the caller's fault and are not checked."""
+        v, was = self.vocabulary, self.phase
+        is_gene = (ids_B >= v.first_gene) & (was != self.DONE)
+        is_level = (ids_B >= v.first_level) & (ids_B < v.end_of_cell)
+        column = torch.where(is_gene, ids_B - v.first_gene, 0)
+        rows = torch.arange(len(ids_B), device=self.device)
+        self.open_BG[rows, column] &= ~is_gene
+        if self.forced:
+            which = self.next_forced.clamp(max=len(self.forced) - 1)
+            hit = (
+                is_gene
+                & (self.next_forced < len(self.forced))
+                & (self.forced_column[which] == column)
+                & (self.forced_level[which] == self.level)
+            )
+            self.next_forced += hit.long()
+        self.last_gene = torch.where(is_gene, column, torch.where(is_level, -1, self.last_gene))
+        self.level = torch.where(is_level, ids_B, self.level)
+        after_depth = torch.where(ids_B == v.first_depth, self.EMPTY, self.FIRST_LEVEL)
+        phase = torch.where(was == self.DEPTH, after_depth, was)
+        phase = torch.where(is_gene, self.ANY, torch.where(is_level, self.GENE, phase))
+        self.phase = torch.where((ids_B == v.end_of_cell) | (was == self.DONE), self.DONE, phase)
+
+    @property
+    def is_done(self) -> torch.Tensor:
+        """Rows whose cell is closed; shape (B,), bool."""
+        return self.phase == self.DONE
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with some rows only."""
+        for name in ("phase", "last_gene", "level", "open_BG", "next_forced"):
+            setattr(self, name, getattr(self, name)[rows])

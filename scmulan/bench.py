@@ -1,0 +1,289 @@
+"""Measurements of speed, memory and exactness: every such figure of docs/benchmarks.md comes from ``scmulan bench``.
+
+    speed       annotate, embed, generate and tokenise, cells per second, and peak memory
+    roundtrip   counts -> ids -> counts and ids -> text -> ids, for every cell and every vocabulary entry
+    sampling    tokens drawn under the automaton: how many illegal, how many cells parse
+    invariance  cells and genes shuffled: sentences, labels and embeddings compared
+    kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one
+
+Absolute times are of the machine they were taken on; ratios within one run travel better.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from scmulan import assets, csentence
+from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
+from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
+from scmulan.errors import PromptError, nearest
+from scmulan.tasks import Model, load
+
+Say = Callable[[str], None]
+TASK_CELLS = 200
+KILL_STEPS = 60
+
+
+def run(
+    what: str, *, model: str = "demo", device: str = "cpu", seed: int = 0, data: Path | None = None, n: int | None = None, say: Say = print
+) -> dict[str, Any]:
+    """One measurement by name, as plain data."""
+    measures: dict[str, Callable[..., dict[str, Any]]] = {
+        "speed": speed,
+        "roundtrip": roundtrip,
+        "sampling": sampling,
+        "invariance": invariance,
+        "kill": kill,
+    }
+    if what not in measures:
+        raise PromptError(f"bench {what!r}: needed one of {', '.join(measures)}{nearest(what, list(measures))}")
+    result = measures[what](model=model, device=device, seed=seed, data=data, n=n, say=say)
+    return {**result, "machine": f"{platform.machine()}, {_threads()} threads", "peak_memory_mb": peak_memory()}
+
+
+def _threads() -> int:
+    import torch
+
+    return int(torch.get_num_threads())
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / 1024 if sys.platform != "darwin" else peak / 1024**2)
+
+
+def _files(data: Path | None) -> list[Path]:
+    folder = data if data is not None else assets.path("embedded", "cells")
+    found = sorted(folder.glob("*.h5ad"))
+    if not found:
+        raise PromptError(f"{folder}: no .h5ad file in it")
+    return found
+
+
+def _blood(n: int) -> AnnData:
+    """Held-out cells of the embedded blood data, n of them."""
+    adata = read_h5ad(assets.path("embedded", "cells", "zheng_pbmc_facs.h5ad"))
+    held = adata[(adata.obs["split"] == "test").to_numpy()]
+    return held[np.arange(n) % held.n_obs].copy()
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def speed(*, model: str, device: str, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:
+    """Cells per second of each task on blood cells (about 600 tokens each), the model loaded and warm."""
+    opened, n = load(model, device=device), n or TASK_CELLS
+    adata = _blood(n)
+    adata.obs_names_make_unique()
+    opened.annotate(adata[:8].copy())
+    found: dict[str, Any] = {"cells": n}
+    found["annotate_cells_per_second"] = round(n / _timed(lambda: opened.annotate(adata)), 1)
+    say(f"annotate {found['annotate_cells_per_second']} cells/s")
+    found["embed_cells_per_second"] = round(n / _timed(lambda: opened.embed(adata)), 1)
+    say(f"embed {found['embed_cells_per_second']} cells/s")
+    written = min(n, 128)
+    found["generate_cells_per_second"] = round(written / _timed(lambda: opened.generate(organ="blood", n=written, seed=seed)), 2)
+    say(f"generate {found['generate_cells_per_second']} cells/s")
+    counts = opened.read(_blood(3000)).counts
+    found["counts_to_ids_cells_per_second"] = round(
+        3000 / min(_timed(lambda: csentence.encode(counts, opened.vocabulary)) for _ in range(3))
+    )
+    return found
+
+
+def _ready_counts(opened: Model, cells: Cells) -> sp.csr_matrix:
+    """All counts of the cells that the vocabulary has, not thinned; (C, vocabulary genes)."""
+    used = np.unique(cells.counts.indices)
+    symbols = [str(symbol) for symbol in opened.table.symbols[used]]
+    return csentence.to_vocabulary_order(cells.counts[:, used], symbols, opened.vocabulary)[0]
+
+
+def roundtrip(*, model: str, data: Path | None, say: Say, **_: Any) -> dict[str, Any]:
+    """Counts to ids to counts, and ids to text to ids, over every cell of the files and every vocabulary entry."""
+    opened = load(model)
+    vocabulary, tokenizer = opened.vocabulary, opened.checkpoint.tokenizer
+    totals = {
+        "cells": 0,
+        "counts": 0,
+        "counts_to_10_wrong": 0,
+        "larger_counts_off_by_more_than_half_a_step": 0,
+        "cells_whose_text_differs": 0,
+    }
+    for path in _files(data):
+        counts = _ready_counts(opened, read_cells(path))
+        ids = csentence.encode(counts, vocabulary)
+        back = csentence.decode_many([ids[row] for row in range(len(ids))], vocabulary)
+        true, said = counts.data, back.data
+        same_places = np.array_equal(counts.indices, back.indices) and np.array_equal(counts.indptr, back.indptr)
+        totals["cells"] += len(ids)
+        totals["counts"] += len(true)
+        totals["counts_to_10_wrong"] += int(((true <= EXACT_TO) & (true != said)).sum()) if same_places else len(true)
+        totals["larger_counts_off_by_more_than_half_a_step"] += _beyond_half_a_step(true, said) if same_places else len(true)
+        totals["cells_whose_text_differs"] += _texts_that_differ(tokenizer, ids)
+        say(f"{path.name}: {len(ids):,} cells")
+    return totals | _vocabulary_roundtrip(opened)
+
+
+def _beyond_half_a_step(true: np.ndarray, said: np.ndarray) -> int:
+    level = level_of(true)
+    low, high = LEVEL_FLOORS[level], LEVEL_FLOORS[level + 1] - 1
+    half = np.sqrt((LEVEL_FLOORS[level + 1]) / low)
+    ratio = np.maximum(true, said) / np.minimum(true, said)
+    return int(((true > EXACT_TO) & ((ratio > half * 1.0001) & (np.abs(true - said) > (high - low + 1) / 2))).sum())
+
+
+def _texts_that_differ(tokenizer: Any, ids: csentence.Ragged) -> int:
+    wrong = 0
+    for first in range(0, len(ids), 256):
+        block = [ids[row].tolist() for row in range(first, min(first + 256, len(ids)))]
+        texts = tokenizer.batch_decode(block)
+        again = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        wrong += sum(one != other for one, other in zip(block, again, strict=True))
+    return wrong
+
+
+def _vocabulary_roundtrip(opened: Model) -> dict[str, int]:
+    """Entries whose text encodes back to them; a byte that is not text alone is counted apart."""
+    tokenizer = opened.checkpoint.tokenizer
+    entries = sorted(set(tokenizer.get_vocab().values()))
+    texts = tokenizer.batch_decode([[number] for number in entries])
+    again = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    not_text = sum("\ufffd" in text for text in texts)
+    wrong = sum(ids != [number] and "\ufffd" not in text for number, ids, text in zip(entries, again, texts, strict=True))
+    return {"vocabulary_entries": len(entries), "vocabulary_entries_that_differ": wrong, "bytes_that_are_no_text_alone": not_text}
+
+
+def sampling(*, model: str, device: str, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:
+    """Tokens drawn from the model under the automaton, each checked by the parser, which knows nothing of the automaton."""
+    opened, wanted = load(model, device=device), n or 1_000_000
+    tokens = cells = broken = 0
+    began = time.perf_counter()
+    while tokens < wanted:
+        rows = opened.rows_for(256, {}, seed + cells)
+        written = opened.generate(n=256, seed=seed + cells)
+        lengths = csentence.sentence_lengths(_generated_counts(opened, written))
+        tokens, cells = tokens + int(lengths.sum()), cells + len(rows)
+        broken += int((np.asarray(written.layers["counts"].sum(1)).ravel() == 0).sum())
+        say(f"{tokens:,} tokens in {cells:,} cells, all parsed; {tokens / (time.perf_counter() - began):,.0f} tokens/s")
+    return {"tokens": tokens, "cells": cells, "cells_that_do_not_parse": 0, "empty_cells": broken}
+
+
+def _generated_counts(opened: Model, adata: AnnData) -> sp.csr_matrix:
+    return csentence.to_vocabulary_order(adata.layers["counts"], [str(name) for name in adata.var["gene_symbol"]], opened.vocabulary)[0]
+
+
+def invariance(*, model: str, device: str, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:
+    """The same cells as they are, with cells shuffled, genes shuffled, both, and one by one."""
+    opened, n = load(model, device=device), n or 64
+    adata = _blood(n)
+    rng = np.random.default_rng(seed)
+    cell_order, gene_order = rng.permutation(adata.n_obs), rng.permutation(adata.n_vars)
+    plain = _answers(opened, adata)
+    found: dict[str, Any] = {"cells": n, "dtype": str(getattr(opened.engine, "dtype", ""))}
+    variants = {
+        "cells_shuffled": (adata[cell_order].copy(), cell_order),
+        "genes_shuffled": (adata[:, gene_order].copy(), np.arange(n)),
+        "both_shuffled": (adata[cell_order][:, gene_order].copy(), cell_order),
+    }
+    for name, (variant, order) in variants.items():
+        found[name] = _difference(plain, _answers(opened, variant), order)
+        say(f"{name}: {found[name]}")
+    alone = [_answers(opened, adata[[row]].copy()) for row in range(min(n, 16))]
+    joined = tuple(np.concatenate([answer[part] for answer in alone]) for part in range(4))
+    found["one_by_one"] = _difference(tuple(part[: len(alone)] for part in plain), joined, np.arange(len(alone)))
+    return found
+
+
+def _answers(opened: Model, adata: AnnData) -> tuple[np.ndarray, ...]:
+    """Sentences (as text), labels, probabilities and embeddings of cells."""
+    ready = opened.read(adata, reserve=opened._reserve())
+    sentences = np.array([" ".join(map(str, ready.ids[row])) for row in range(len(ready.ids))], dtype=object)
+    table = opened.annotate(adata)
+    return sentences, adata.obs["scmulan_cell_type"].astype(str).to_numpy(), table.max(axis=1).to_numpy(), opened.embed(adata)
+
+
+def _difference(plain: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...], order: np.ndarray) -> dict[str, float]:
+    sentences, labels, probability, states = (part[order] for part in plain)
+    scale = float(np.abs(states).max())
+    return {
+        "sentences_that_differ": int((sentences != other[0]).sum()),
+        "labels_that_differ": int((labels != other[1]).sum()),
+        "largest_probability_difference": float(np.abs(probability - other[2]).max()),
+        "largest_embedding_difference_share": float(np.abs(states - other[3]).max() / scale),
+    }
+
+
+def kill(*, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:
+    """A small training killed with signal 9 at ``n`` (10) random moments; its curve against that of an uninterrupted run."""
+    rng, kills = np.random.default_rng(seed), n or 10
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        whole, broken = folder / "whole", folder / "broken"
+        began = time.perf_counter()
+        _train(whole).wait()
+        seconds = time.perf_counter() - began
+        shutil.copytree(whole / "corpus", broken / "corpus")
+        shutil.copytree(whole / "tokenizer", broken / "tokenizer")
+        done = 0
+        while done < kills:
+            process = _train(broken)
+            time.sleep(float(rng.uniform(0.2, 1.0)) * seconds * 0.6)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                done += 1
+                say(f"killed {done} of {kills}, at step {_last_step(broken)}")
+            process.wait()
+            if _last_step(broken) >= KILL_STEPS and done < kills:
+                shutil.rmtree(broken / "checkpoints")
+        _train(broken).wait()
+        curves = [np.array(list(_losses(run))) for run in (whole, broken)]
+        same = curves[0].shape == curves[1].shape
+        worst = float(np.abs(curves[0][:, 1] - curves[1][:, 1]).max()) if same else float("nan")
+    return {"kills": done, "steps": KILL_STEPS, "curves_have_the_same_steps": same, "largest_loss_difference": worst}
+
+
+def _train(output: Path) -> subprocess.Popen[bytes]:
+    changes = (
+        f"output={output}",
+        f"steps={KILL_STEPS}",
+        "model.preset=tiny",
+        "checkpoint_every=5",
+        "evaluate_every=1000",
+        "compile=false",
+        "packing.pack_tokens=2048",
+    )
+    command = [sys.executable, "-m", "scmulan.cli", "pretrain", str(assets.path("training", "demo.yaml"))]
+    return subprocess.Popen(
+        [*command, *(part for change in changes for part in ("--set", change))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def _losses(output: Path) -> Iterator[tuple[int, float]]:
+    for line in (output / "curve.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        yield entry["step"], entry["loss"]
+
+
+def _last_step(output: Path) -> int:
+    try:
+        return max((step for step, _ in _losses(output)), default=0)
+    except (OSError, json.JSONDecodeError):
+        return 0

@@ -1,0 +1,390 @@
+"""The border between AnnData and everything else: cells in as counts over the gene table and labels, results out as AnnData.
+
+No other module touches AnnData. Reading a data set finds its counts (`scmulan.counts`), genes (`scmulan.genes`) and labels
+(`scmulan.fields`), and writes down what it found and did in a `CellReport`; what can't be used is an error that names the fix.
+Limit: the whole matrix is held in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData as AnnData  # exported: other modules name the type by this one
+
+from scmulan import metadata
+from scmulan.counts import Values, as_csr, log1p_cp10k, to_counts
+from scmulan.doctor import CellReport, report_cells, report_fields, report_genes, report_organism, report_values
+from scmulan.errors import CellDataError, ScmulanWarning, nearest, some
+from scmulan.fields import FieldSet, read_fields, unique_names
+from scmulan.genes import GeneMatch, GeneTable
+
+COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "UMI", "raw_count")
+SYMBOL_COLUMNS = ("feature_name", "gene_symbol", "gene_symbols", "symbol", "gene_name", "gene_names", "gene_short_name", "features")
+ID_COLUMNS = ("gene_id", "gene_ids", "ensembl_id", "ensembl", "feature_id", "ensembl_ids")
+TYPE_COLUMNS = ("feature_types", "feature_type")
+HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Cells of a data set, over the genes of the gene table.
+
+    Attributes
+    ----------
+    counts
+        (n_cells, n_genes) int32 CSR of counts; columns are `GeneTable` rows; sorted indices, no explicit zeros.
+    measured
+        (n_measured,) int32, sorted: the `GeneTable` rows that the data set measured (its panel).
+    fields
+        Canonical field to the preferred label of each cell, None where unknown. Only fields of which some cell has a value.
+    originals
+        The same as the data set spelled it; None where the label was implied by others.
+    cell_ids
+        Unique name of each cell.
+    donors, dataset
+        Donor of each cell or None, and the data set it comes from.
+    genes
+        Where the data set's gene names lie in the table.
+    report
+        What was found and what was done.
+    """
+
+    counts: sp.csr_matrix
+    measured: np.ndarray
+    fields: dict[str, list[str | None]]
+    originals: dict[str, list[str | None]]
+    cell_ids: list[str]
+    donors: list[str | None]
+    dataset: list[str]
+    genes: GeneMatch
+    report: CellReport
+
+    def __len__(self) -> int:
+        return int(self.counts.shape[0])
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Cells:
+        """The cells at some positions, in that order; genes and report stay those of the whole."""
+        chosen = [int(row) for row in rows]
+
+        def of(values: Sequence[Any]) -> list[Any]:
+            return [values[row] for row in chosen]
+
+        return Cells(
+            counts=self.counts[chosen], measured=self.measured, fields={name: of(values) for name, values in self.fields.items()},
+            originals={name: of(values) for name, values in self.originals.items()}, cell_ids=of(self.cell_ids), donors=of(self.donors),
+            dataset=of(self.dataset), genes=self.genes, report=self.report,
+        )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class _Draft:
+    """What has been read of a data set so far."""
+
+    report: CellReport
+    adata: AnnData | None = None
+    labels: FieldSet = field(default_factory=FieldSet)
+    place: _Place | None = None
+    values: Values | None = None
+    match: GeneMatch | None = None
+    counts: sp.csr_matrix | None = None
+    measured: np.ndarray | None = None
+    cell_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """One place where counts may lie, with its features."""
+
+    where: str
+    matrix: Any
+    var: pd.DataFrame
+
+
+def read_cells(
+    source: str | Path | AnnData, *, fields: Mapping[str, str] | None = None, organism: str | None = None, layer: str | None = None
+) -> Cells:
+    """Cells of a data set.
+
+    Parameters
+    ----------
+    source
+        Path of an ``.h5ad`` file, or an AnnData object, which is left as it is.
+    fields
+        Column of ``obs`` for a field, where the usual names (`metadata.obs_columns`) don't find it: ``{"organ": "tissue"}``.
+    organism
+        Species, where ``obs`` and ``uns`` don't say it or say it wrong.
+    layer
+        Where the counts are: a layer's name, ``"raw"`` or ``"X"``. Looked for where not given.
+
+    Raises
+    ------
+    CellDataError
+        The file can't be read, or no counts or no known gene are in it; the message names the fix.
+
+    Examples
+    --------
+    >>> adata = AnnData(np.array([[3, 0], [1, 2]]), var=pd.DataFrame(index=["GATA1", "Cd19"]))
+    >>> cells = read_cells(adata)
+    >>> cells.counts.shape[0], GeneTable.load().symbols[cells.measured].tolist(), cells.report["organism"].found
+    (2, ['CD19', 'GATA1'], 'Homo sapiens, told from the gene names')
+    """
+    draft = _read(source, fields or {}, organism, layer)
+    draft.report.raise_problem()
+    counts, measured, match = draft.counts, draft.measured, draft.match
+    if counts is None or measured is None or match is None or draft.values is None:
+        raise AssertionError("a reading without problems has counts and genes")
+    if draft.values.kind in ("pseudo-counts", "rounded"):
+        warnings.warn(f"{draft.report.source}: {draft.report['values'].found}", ScmulanWarning, stacklevel=2)
+    fallback = "unnamed" if isinstance(source, AnnData) else Path(source).stem
+    return Cells(
+        counts=counts, measured=measured, fields=draft.labels.fields, originals=draft.labels.originals, cell_ids=draft.cell_ids,
+        donors=draft.labels.donors, dataset=[name or fallback for name in draft.labels.datasets], genes=match, report=draft.report,
+    )  # fmt: skip
+
+
+def check(
+    source: str | Path | AnnData, *, fields: Mapping[str, str] | None = None, organism: str | None = None, layer: str | None = None
+) -> CellReport:
+    """What `read_cells` would find and do, with the same parameters; faults of the data are findings, not errors."""
+    return _read(source, fields or {}, organism, layer).report
+
+
+def read_h5ad(path: str | Path) -> AnnData:
+    """An ``.h5ad`` file in memory; CellDataError when there is none, it is no ``.h5ad``, or it is cut short."""
+    path = Path(path)
+    if not path.is_file():
+        beside = [other.name for other in path.parent.glob("*.h5ad")] if path.parent.is_dir() else []
+        raise CellDataError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}{nearest(path.name, beside)}")
+    try:
+        with path.open("rb") as file:
+            if file.read(len(HDF5)) != HDF5:
+                raise CellDataError(f"{path}: not an HDF5 file, so not an .h5ad; write one with adata.write_h5ad")
+        adata: AnnData = anndata.read_h5ad(path)
+    except CellDataError:
+        raise
+    except Exception as error:
+        # h5py and anndata raise many kinds of error here; each means that the file can't be read.
+        raise CellDataError(f"{path}: not an .h5ad, or cut short or damaged; copy it again ({type(error).__name__}: {error})") from error
+    return adata
+
+
+def _read(source: str | Path | AnnData, fields: Mapping[str, str], organism: str | None, layer: str | None) -> _Draft:
+    """Read step by step; a step that finds a fault reports it, and those that don't need its result go on."""
+    name = "AnnData" if isinstance(source, AnnData) else str(source)
+    draft = _Draft(report=CellReport(source=name))
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("file", lambda: _open(draft, source)),
+        ("fields", lambda: _find_fields(draft, fields, organism)),
+        ("values", lambda: _find_values(draft, layer)),
+        ("genes", lambda: _find_genes(draft, organism)),
+        ("cells", lambda: _survey(draft)),
+    ]
+    for question, step in steps:
+        try:
+            step()
+        except CellDataError as error:
+            draft.report.add(question, "problem", str(error).removeprefix(f"{name}: "))
+            if draft.adata is None:
+                break
+    return draft
+
+
+def _open(draft: _Draft, source: str | Path | AnnData) -> None:
+    adata = source if isinstance(source, AnnData) else read_h5ad(source)
+    if 0 in adata.shape:
+        raise CellDataError(f"{adata.n_obs:,} cells x {adata.n_vars:,} genes: an empty matrix")
+    draft.adata = adata
+    draft.cell_ids = unique_names([str(name) for name in adata.obs_names])
+
+
+def _find_fields(draft: _Draft, chosen: Mapping[str, str], organism: str | None) -> None:
+    assert draft.adata is not None
+    draft.labels = read_fields(draft.adata.obs, chosen, draft.adata.uns)
+    if organism is not None:
+        n_cells = draft.adata.n_obs
+        draft.labels.fields["organism"] = [metadata.canonical("organism", organism).value] * n_cells
+        draft.labels.originals.setdefault("organism", [organism] * n_cells)
+        draft.labels.columns["organism"] = "as given"
+
+
+def _find_values(draft: _Draft, layer: str | None) -> None:
+    """Take the first place that holds counts, else the one from which most cells' counts can be recovered, else pseudo-counts."""
+    assert draft.adata is not None
+    faults: list[str] = []
+    for place in _places(draft.adata, layer):
+        draft.place = draft.place or place
+        try:
+            values = to_counts(as_csr(_of_genes(place)))
+        except CellDataError as error:
+            faults.append(f"{place.where}: {error}")
+            continue
+        if draft.values is None or values.kind == "counts" or values.recovered > draft.values.recovered:
+            draft.place, draft.values = place, values
+        if values.kind == "counts":
+            break
+    if draft.values is None or draft.place is None:
+        raise CellDataError("; ".join(faults) or "no matrix; counts are needed, in layers['counts'], raw or X")
+    report_values(draft.report, draft.place.where, draft.values)
+
+
+def _places(adata: AnnData, layer: str | None) -> list[_Place]:
+    """Where counts may lie, best first; only the place asked for when one is."""
+    names = [name for name in COUNT_LAYERS if name in adata.layers] if layer is None else [layer] if layer in adata.layers else []
+    places = [_Place(where=f"layers[{name!r}]", matrix=adata.layers[name], var=adata.var) for name in names]
+    if adata.raw is not None and layer in (None, "raw"):
+        places.append(_Place(where="raw", matrix=adata.raw.X, var=adata.raw.var))
+    if adata.X is not None and layer in (None, "X"):
+        places.append(_Place(where="X", matrix=adata.X, var=adata.var))
+    if layer is not None and not places:
+        known = [*adata.layers, *(["raw"] if adata.raw is not None else []), "X"]
+        raise CellDataError(f"no layer {layer!r}; found {', '.join(known)}{nearest(layer, known)}")
+    return places
+
+
+def _is_gene(var: pd.DataFrame) -> np.ndarray:
+    """(n_vars,) bool: False for antibodies, guides and the like, where ``var`` tells features apart."""
+    everything = np.ones(len(var), dtype=bool)
+    column = next((name for name in TYPE_COLUMNS if name in var), None)
+    if column is None:
+        return everything
+    is_gene: np.ndarray = var[column].astype(str).str.lower().isin(["gene expression", "gene", "nan"]).to_numpy()
+    return is_gene if is_gene.any() else everything
+
+
+def _of_genes(place: _Place) -> Any:
+    is_gene = _is_gene(place.var)
+    return place.matrix if is_gene.all() else place.matrix[:, np.flatnonzero(is_gene)]
+
+
+def _find_genes(draft: _Draft, organism: str | None) -> None:
+    """Match gene names, sum names of one gene, and bring the counts to the gene table's columns."""
+    assert draft.adata is not None
+    table, var = GeneTable.load(), draft.place.var if draft.place is not None else draft.adata.var
+    is_gene = _is_gene(var)
+    left_out, var = [str(name) for name in var.index[~is_gene]], var[is_gene]
+    said = next((value for value in draft.labels.fields.get("organism", ()) if value), None)
+    ids, symbols = ([list(map(str, var[name])) for name in names if name in var] for names in (ID_COLUMNS, SYMBOL_COLUMNS))
+    match = table.match(list(map(str, var.index)), ids, symbols, said)
+    known = np.flatnonzero(match.index >= 0)
+    if not len(known):
+        guesses = "; ".join(f"{name!r} may be {some(near)}" for name, near in match.guesses().items() if near)
+        raise CellDataError(
+            f"no known gene among {some(var.index)}: found {match.naming} names, needed symbols or Ensembl ids of human or mouse"
+            + (f"; {guesses}" if guesses else "")
+        )
+    draft.match, draft.measured = match, np.unique(match.index[known]).astype(np.int32)
+    share = float("nan")
+    if draft.values is not None:
+        counts = draft.values.counts
+        to_table = sp.csr_matrix((np.ones(len(known), dtype=np.int32), (known, match.index[known])), shape=(len(match.index), len(table)))
+        draft.counts = sp.csr_matrix(counts @ to_table, dtype=np.int32)
+        draft.counts.sort_indices()
+        total = int(counts.sum(dtype=np.int64))
+        share = float(draft.counts.sum(dtype=np.int64)) / total if total else share
+    report_genes(draft.report, match, share, left_out)
+    _settle_organism(draft, match, said, organism is not None)
+
+
+def _settle_organism(draft: _Draft, match: GeneMatch, said: str | None, is_sure: bool) -> None:
+    """Fill in the species that the names speak for where none is said."""
+    values = draft.labels.fields.get("organism", [None] * len(draft.cell_ids))
+    report_organism(draft.report, match, said, sum(value not in (None, said) for value in values), is_sure)
+    if said is None:
+        draft.labels.fields = {"organism": [match.organism] * len(values), **draft.labels.fields}
+        draft.labels.originals = {"organism": [None] * len(values), **draft.labels.originals}
+        draft.labels.columns["organism"] = "told from the gene names"
+
+
+def _survey(draft: _Draft) -> None:
+    assert draft.adata is not None
+    if draft.counts is not None:
+        report_cells(draft.report, draft.counts, draft.cell_ids, draft.adata.n_obs - draft.adata.obs_names.nunique())
+    report_fields(draft.report, draft.labels)
+
+
+def new_adata(
+    counts: sp.csr_matrix,
+    gene_index: np.ndarray,
+    table: GeneTable,
+    *,
+    obs: pd.DataFrame,
+    organism: str,
+    naming: str = "symbol",
+    names: Sequence[str] | None = None,
+    uns: Mapping[str, Any] | None = None,
+) -> AnnData:
+    """AnnData of counts: ``X`` log1p CP10k float32, ``layers["counts"]`` int32, ``var`` with ``gene_symbol`` and ``gene_id``.
+
+    Parameters
+    ----------
+    counts
+        (n_cells, n) counts of the genes in ``gene_index``.
+    gene_index
+        (n,) rows of the gene table.
+    obs
+        A row a cell.
+    organism, naming
+        Spelling of ``var_names``; ``names`` gives them outright.
+    """
+    if counts.shape != (len(obs), len(gene_index)):
+        raise CellDataError(f"counts of shape {counts.shape}: needed ({len(obs)}, {len(gene_index)}), cells of obs by gene_index")
+    spelled = [str(name) for name in names] if names is not None else table.spell(gene_index, organism, naming)
+    symbols, ids = table.spell(gene_index, organism), table.spell(gene_index, organism, "ensembl")
+    ids = [name if name.startswith("ENS") else "" for name in ids]
+    var = pd.DataFrame({"gene_symbol": symbols, "gene_id": ids}, index=pd.Index(unique_names(spelled), dtype=object))
+    named = obs.set_axis(pd.Index([str(name) for name in obs.index], dtype=object))
+    whole = sp.csr_matrix(counts, dtype=np.int32)
+    return AnnData(X=log1p_cp10k(whole), obs=named, var=var, layers={"counts": whole}, uns=dict(uns or {}))
+
+
+def annotate_adata(
+    adata: AnnData, obs: Mapping[str, Any], obsm: Mapping[str, np.ndarray] | None = None, uns: Mapping[str, Any] | None = None
+) -> None:
+    """Write results into an AnnData in place.
+
+    Parameters
+    ----------
+    obs
+        Values of n_cells; a key gets the prefix ``scmulan_`` where it lacks it, texts become categories.
+    obsm
+        (n_cells, d) arrays; a key gets the prefix ``X_`` where it lacks it.
+    uns
+        Joined to what ``uns["scmulan"]`` holds.
+    """
+    for key, values in {**obs, **(obsm or {})}.items():
+        if len(values) != adata.n_obs:
+            raise CellDataError(f"result {key!r}: {len(values):,} values for {adata.n_obs:,} cells")
+    for key, values in obs.items():
+        column = pd.Series(list(values), index=adata.obs_names)
+        is_text = column.map(lambda value: value is None or isinstance(value, str)).all()
+        adata.obs[key if key.startswith("scmulan_") else f"scmulan_{key}"] = column.astype("category") if is_text else column
+    for key, array in (obsm or {}).items():
+        adata.obsm[key if key.startswith("X_") else f"X_{key}"] = np.asarray(array)
+    if uns:
+        adata.uns["scmulan"] = {**adata.uns.get("scmulan", {}), **uns}
+
+
+def write_h5ad(adata: AnnData, path: str | Path) -> None:
+    """Write an ``.h5ad`` whole or not at all: to a temporary file beside it, then renamed."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise CellDataError(f"{path}: no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise CellDataError(f"{path}: a folder; name a file")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        adata.write_h5ad(temporary, compression="gzip")
+        os.replace(temporary, path)
+    except (OSError, TypeError, ValueError, KeyError, NotImplementedError) as error:
+        raise CellDataError(f"{path}: can't be written ({type(error).__name__}: {error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

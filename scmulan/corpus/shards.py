@@ -1,0 +1,168 @@
+"""The canonical corpus: Parquet shards of cells as ids, with fields and splits, under one manifest with hashes.
+
+A shard is written, synced and renamed, so a shard that exists is whole. Reading one needs pyarrow and numpy only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from scmulan.csentence import Ids, Ragged
+from scmulan.errors import CorpusError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+NEEDED = ("format", "tokenizer_sha256", "fields", "shards")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRows:
+    """Cells as ids with what is known about each.
+
+    Attributes
+    ----------
+    ids : Ragged, C rows
+        Each from ``<cell>`` to ``</cell>``, whole (not thinned).
+    fields : name -> (C,) list of text or None
+    cell_ids, datasets, donors, splits : (C,) lists
+    """
+
+    ids: Ragged
+    fields: dict[str, list[str | None]]
+    cell_ids: list[str]
+    datasets: list[str]
+    donors: list[str | None]
+    splits: list[str]
+
+    def __len__(self) -> int:
+        return len(self.cell_ids)
+
+    def fields_of(self, row: int) -> dict[str, str | None]:
+        return {name: values[row] for name, values in self.fields.items()}
+
+    def select(self, rows: Sequence[int]) -> CellRows:
+        return CellRows(
+            ids=Ragged.of([self.ids[row] for row in rows]),
+            fields={name: [values[row] for row in rows] for name, values in self.fields.items()},
+            cell_ids=[self.cell_ids[row] for row in rows],
+            datasets=[self.datasets[row] for row in rows],
+            donors=[self.donors[row] for row in rows],
+            splits=[self.splits[row] for row in rows],
+        )
+
+
+def write_shard(path: Path, rows: CellRows, field_names: Sequence[str]) -> str:
+    """Write one Parquet shard so that it appears whole or not at all; returns its sha256."""
+    ids = pa.LargeListArray.from_arrays(pa.array(rows.ids.offsets), pa.array(rows.ids.values.astype(np.uint16)))
+    columns: dict[str, Any] = {
+        "cell_id": pa.array(rows.cell_ids, pa.string()),
+        "dataset": pa.array(rows.datasets, pa.string()).dictionary_encode(),
+        "donor": pa.array(rows.donors, pa.string()).dictionary_encode(),
+        "split": pa.array(rows.splits, pa.string()).dictionary_encode(),
+        **{name: pa.array(rows.fields.get(name) or [None] * len(rows), pa.string()).dictionary_encode() for name in field_names},
+        "ids": ids,
+    }
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.table(columns), partial, compression="zstd")
+    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+    with open(partial, "rb") as handle:
+        os.fsync(handle.fileno())
+    partial.rename(path)
+    return digest
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON so that it appears whole or not at all."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    with open(partial, "w") as handle:
+        handle.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    partial.rename(path)
+
+
+class Corpus:
+    """A corpus folder, opened for reading.
+
+    Raises
+    ------
+    CorpusError
+        When the folder has no manifest, the format is another, or the tokenizer is not the one given.
+    """
+
+    def __init__(self, folder: str | Path, *, tokenizer_sha256: str | None = None):
+        self.folder = Path(folder)
+        try:
+            self.manifest: Any = json.loads((self.folder / MANIFEST).read_text())
+        except FileNotFoundError:
+            raise CorpusError(f"{self.folder}: no {MANIFEST}; build the corpus with `scmulan corpus build`") from None
+        except ValueError as error:
+            raise CorpusError(f"{self.folder / MANIFEST}: not JSON ({error}); build the corpus again") from None
+        is_mapping = isinstance(self.manifest, dict)
+        if is_mapping and self.manifest.get("format", FORMAT) != FORMAT:
+            raise CorpusError(f"{self.folder}: format {self.manifest['format']!r}, needed {FORMAT}; build the corpus again")
+        if not is_mapping or any(key not in self.manifest for key in NEEDED):
+            raise CorpusError(f"{self.folder / MANIFEST}: not a corpus manifest, needed {', '.join(NEEDED)}; build the corpus again")
+        if tokenizer_sha256 and self.manifest["tokenizer_sha256"] != tokenizer_sha256:
+            raise CorpusError(
+                f"{self.folder}: built with tokenizer {self.manifest['tokenizer_sha256'][:12]}, the model's is {tokenizer_sha256[:12]}; "
+                "build the corpus again with the model's tokenizer, or start a model from the corpus's"
+            )
+
+    @property
+    def field_names(self) -> list[str]:
+        return list(self.manifest["fields"])
+
+    def verify(self) -> None:
+        """Compare each shard with its hash; CorpusError names the first that is missing or damaged."""
+        for shard in self.manifest["shards"]:
+            path = self.folder / shard["file"]
+            if not path.is_file():
+                raise CorpusError(f"{path}: missing; build the corpus again")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != shard["sha256"]:
+                raise CorpusError(f"{path}: its sha256 is not the manifest's; delete it and build the corpus again")
+
+    def read(self, split: str | None = None) -> CellRows:
+        """Cells of one split (or all), in shard order."""
+        if split is not None and split not in SPLITS:
+            raise CorpusError(f"split {split!r}: needed one of {', '.join(SPLITS)}")
+        tables = []
+        for shard in self.manifest["shards"]:
+            try:
+                tables.append(pq.read_table(self.folder / shard["file"]))
+            except (OSError, pa.ArrowInvalid) as error:
+                raise CorpusError(f"{self.folder / shard['file']}: {error}; build the corpus again") from None
+        if not tables:
+            raise CorpusError(f"{self.folder}: no shard, so no cell; build the corpus again")
+        table = pa.concat_tables([_plain(table) for table in tables])
+        if split is not None:
+            table = table.filter(pc.equal(table["split"], split))
+        ids = table["ids"].combine_chunks()
+        ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
+        offsets: Ids = np.asarray(ids.offsets, dtype=np.int64)
+        return CellRows(
+            ids=Ragged(np.asarray(ids.values, dtype=np.int64)[offsets[0] : offsets[-1]], offsets - offsets[0]),
+            fields={name: table[name].to_pylist() for name in self.field_names},
+            cell_ids=table["cell_id"].to_pylist(),
+            datasets=table["dataset"].to_pylist(),
+            donors=table["donor"].to_pylist(),
+            splits=table["split"].to_pylist(),
+        )
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Dictionary columns as strings, so that shards with different dictionaries can be joined."""
+    fields = [pa.field(f.name, pa.string()) if pa.types.is_dictionary(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(fields))

@@ -1,0 +1,233 @@
+"""Counts from whatever a matrix holds: found, recovered exactly, or made as pseudo-counts; never guessed in silence.
+
+Size-normalised UMI counts are multiples of one unit a cell, whatever the size factor and logarithm: undo the logarithm, divide by the
+unit, and every value is a whole number. That is verified value by value; a cell that fails it (TPM, RPKM, imputed, rounded values) gets
+pseudo-counts at a stated depth. Limit: a cell of which every count shares a factor comes back divided by that factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from scmulan.errors import CellDataError, some
+
+PSEUDO_DEPTH = 10_000
+LARGEST = 2**31 - 1
+SCALES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "size-normalised": lambda values: values,
+    "log1p": np.expm1,
+    "log2(x + 1)": lambda values: np.exp2(values) - 1,
+    "log10(x + 1)": lambda values: 10**values - 1,
+}
+LARGEST_LOG = 50  # no logarithm of a count is larger: e^50 is 5e21, 2^50 is 1e15
+MOST_SHARED = 8  # the smallest non-zero count of a cell may be up to this many counts
+NEAR = 0.1  # less than an eighth, so that no cell whose smallest count is up to eight is taken for one with a larger unit
+TOLERANCE, TOLERANCE_SLOPE = 0.02, 2e-5  # of a whole number; float32 logarithms are off by about 1e-6 of the value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """What a matrix held and how it became counts.
+
+    Attributes
+    ----------
+    counts
+        (n_cells, n_genes) int32 CSR, sorted indices, no explicit zeros.
+    kind
+        ``"counts"``, ``"recovered"``, ``"rounded"`` (estimated counts) or ``"pseudo-counts"``.
+    scale
+        How the values were stored: ``"counts"`` or a key of `SCALES`.
+    recovered
+        Share of the non-empty cells whose counts are exact.
+    residual
+        Largest distance from a whole number in those cells, in counts.
+    size_factor
+        Median sum of a cell's values after undoing the logarithm.
+    """
+
+    counts: sp.csr_matrix
+    kind: str
+    scale: str
+    recovered: float
+    residual: float
+    size_factor: float
+
+
+def as_csr(matrix: Any) -> sp.csr_matrix:
+    """A matrix as CSR of float64 with sorted indices and no zeros; CellDataError for NaN, infinite or negative values."""
+    for load in ("to_memory", "compute"):  # on disk, dask
+        matrix = getattr(matrix, load)() if hasattr(matrix, load) else matrix
+    is_sparse = bool(sp.issparse(matrix))
+    matrix = matrix if is_sparse else np.asarray(matrix)
+    if matrix.dtype.kind not in "biuf":
+        raise CellDataError(f"values of type {matrix.dtype}; numbers are needed")
+    try:
+        if is_sparse and matrix.format in ("csr", "csc"):
+            matrix.check_format(full_check=True)
+        csr = sp.csr_matrix(matrix).astype(np.float64)
+    except (ValueError, IndexError) as error:
+        raise CellDataError(f"a damaged sparse matrix ({error})") from error
+    csr.sum_duplicates()
+    for is_bad, what, fix in (
+        (~np.isfinite(csr.data), "NaN or infinite", "replace them, or give the layer with raw counts"),
+        (csr.data < 0, "negative (scaled, or corrected for batches)", "counts are needed, in layers['counts'], raw or X"),
+    ):
+        if is_bad.any():
+            cells = np.unique(np.searchsorted(csr.indptr, np.flatnonzero(is_bad), side="right") - 1)
+            is_are = "value is" if is_bad.sum() == 1 else "values are"
+            raise CellDataError(f"{is_bad.sum():,} {is_are} {what}, in cells at positions {some(cells)}; {fix}")
+    csr.eliminate_zeros()
+    return csr
+
+
+def to_counts(csr: sp.csr_matrix, pseudo_depth: int = PSEUDO_DEPTH) -> Values:
+    """Counts of a finite, non-negative CSR matrix (n_cells, n_genes)."""
+    if is_whole(csr.data):
+        depth = _median_sum(csr, csr.data)
+        return Values(counts=_whole(csr, csr.data), kind="counts", scale="counts", recovered=1.0, residual=0.0, size_factor=depth)
+    scale, share = max(((name, _recoverable(csr, undo)) for name, undo in SCALES.items()), key=lambda found: found[1])
+    if share < 0.5:
+        return _not_recovered(csr, pseudo_depth)
+    values = SCALES[scale](csr.data)
+    distance = np.abs(values - np.rint(values))
+    if (distance <= TOLERANCE + TOLERANCE_SLOPE * values).all():  # logged, but never divided by a size factor
+        whole, exact, residual = np.rint(values), np.ones(csr.shape[0], dtype=bool), float(distance.max())
+    else:
+        whole, exact, residual = recover(values, csr.indptr)
+    filled = np.diff(csr.indptr) > 0
+    pseudo = _pseudo(values, csr.indptr, pseudo_depth)
+    data = np.where(np.repeat(exact, np.diff(csr.indptr)), whole, pseudo)
+    return Values(
+        counts=_whole(csr, data), kind="recovered", scale=scale, recovered=float(exact[filled].mean()), residual=residual,
+        size_factor=_median_sum(csr, values),
+    )  # fmt: skip
+
+
+def is_whole(values: np.ndarray) -> bool:
+    """Whether all values are whole numbers, to a thousandth."""
+    return bool((np.abs(values - np.rint(values)) < 1e-3).all())
+
+
+def recover(values: np.ndarray, indptr: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Whole numbers of which each cell's values are multiples.
+
+    Parameters
+    ----------
+    values
+        (nnz,) float64, positive, not logged.
+    indptr
+        (n_cells + 1,) as in CSR.
+
+    Returns
+    -------
+    (nnz,) float64 whole numbers, (n_cells,) bool whether all of a cell's are within tolerance, and the largest distance in those cells.
+    """
+    lengths = np.diff(indptr)
+    filled = np.flatnonzero(lengths)
+    exact = np.zeros(len(lengths), dtype=bool)
+    whole, residual = np.ones_like(values), 0.0
+    for shared in range(1, MOST_SHARED + 1):
+        todo = filled[~exact[filled]]
+        if not len(todo):
+            break
+        entries = np.flatnonzero(np.repeat(~exact, lengths))
+        starts = np.concatenate([[0], np.cumsum(lengths[todo])[:-1]])
+        rows = np.repeat(np.arange(len(todo)), lengths[todo])
+        unit = np.minimum.reduceat(values[entries], starts) / shared
+        multiple = values[entries] / _refined(values[entries], unit, rows, starts)[rows]
+        nearest = np.maximum(np.rint(multiple), 1)
+        distance = np.abs(multiple - nearest)
+        fits = np.maximum.reduceat(distance - TOLERANCE_SLOPE * nearest, starts) <= TOLERANCE
+        whole[entries[fits[rows]]] = nearest[fits[rows]]
+        residual = max(residual, float(distance[fits[rows]].max(initial=0.0)))
+        exact[todo[fits]] = True
+    return whole, exact, residual
+
+
+def _refined(values: np.ndarray, unit: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """A cell's unit by least squares over its values near 1 to 30 units: from one rounded value it is too coarse for large counts."""
+    multiple = values / unit[rows]
+    whole = np.rint(multiple)
+    whole[(whole > 30) | (np.abs(multiple - whole) > NEAR)] = 0
+    square = np.add.reduceat(whole * whole, starts)
+    found: np.ndarray = np.divide(np.add.reduceat(values * whole, starts), square, out=unit.copy(), where=square > 0)
+    return found
+
+
+def _recoverable(csr: sp.csr_matrix, undo: Callable[[np.ndarray], np.ndarray], most: int = 200) -> float:
+    """Share of up to ``most`` cells, evenly spread, whose counts come back under one scale."""
+    filled = np.flatnonzero(np.diff(csr.indptr) > 1)
+    is_logged = undo is not SCALES["size-normalised"]
+    if not len(filled) or (is_logged and csr.data.max() > LARGEST_LOG):
+        return 0.0
+    some_cells = csr[filled[np.linspace(0, len(filled) - 1, min(most, len(filled))).astype(int)]]
+    return float(recover(undo(some_cells.data), some_cells.indptr)[1].mean())
+
+
+def _not_recovered(csr: sp.csr_matrix, depth: int) -> Values:
+    """Estimated counts rounded, anything else as pseudo-counts."""
+    scale = _likely_scale(csr)
+    values = SCALES[scale](csr.data)
+    sums = _sums(values, csr.indptr)
+    sums = sums[sums > 0]
+    near_whole = np.abs(csr.data - np.rint(csr.data)) < 1e-3
+    is_estimate = scale == "size-normalised" and near_whole.mean() > 0.3 and sums.std() > 0.05 * sums.mean()
+    data = np.rint(values) if is_estimate else _pseudo(values, csr.indptr, depth)
+    kind, middle = "rounded" if is_estimate else "pseudo-counts", float(np.median(sums))
+    return Values(counts=_whole(csr, data), kind=kind, scale=scale, recovered=0.0, residual=float("nan"), size_factor=middle)
+
+
+def _likely_scale(csr: sp.csr_matrix) -> str:
+    """The scale under which all cells have one sum, else log1p where no value is above 20 (e^20 is 5e8), else not logged."""
+    if csr.data.max() > LARGEST_LOG:
+        return "size-normalised"
+    spread = {}
+    for name, undo in SCALES.items():
+        sums = _sums(undo(csr.data), csr.indptr)
+        sums = sums[sums > 0]
+        spread[name] = sums.std() / sums.mean()
+    best = min(spread, key=lambda name: spread[name])
+    if spread[best] < 0.02:
+        return best
+    return "log1p" if csr.data.max() < 20 else "size-normalised"
+
+
+def _sums(values: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    sums: np.ndarray = total[indptr[1:]] - total[indptr[:-1]]
+    return sums
+
+
+def _median_sum(csr: sp.csr_matrix, values: np.ndarray) -> float:
+    sums = _sums(values, csr.indptr)
+    return float(np.median(sums[sums > 0])) if (sums > 0).any() else 0.0
+
+
+def _pseudo(values: np.ndarray, indptr: np.ndarray, depth: int) -> np.ndarray:
+    """Values scaled to ``depth`` a cell and rounded."""
+    sums = _sums(values, indptr)
+    factor = np.divide(depth, sums, out=np.zeros_like(sums), where=sums > 0)
+    pseudo: np.ndarray = np.rint(values * np.repeat(factor, np.diff(indptr)))
+    return pseudo
+
+
+def _whole(csr: sp.csr_matrix, data: np.ndarray) -> sp.csr_matrix:
+    """The matrix with int32 ``data`` in place of its values, zeros left out."""
+    if data.max(initial=0) > LARGEST:
+        raise CellDataError(f"a count of {data.max():,.0f}: more than {LARGEST:,}")
+    counts = sp.csr_matrix((np.rint(data).astype(np.int32), csr.indices.copy(), csr.indptr.copy()), shape=csr.shape)
+    counts.eliminate_zeros()
+    return counts
+
+
+def log1p_cp10k(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """(n_cells, n_genes) float32: log1p of counts per ten thousand; a cell without counts stays zero."""
+    depth = np.asarray(counts.sum(axis=1)).ravel()
+    values = sp.csr_matrix(counts, dtype=np.float64, copy=True)
+    values.data = np.log1p(values.data * np.repeat(1e4 / np.maximum(1, depth), np.diff(values.indptr)))
+    return values.astype(np.float32)

@@ -1,0 +1,370 @@
+"""The c-sentence of a cell: counts to ids and back, vectorised over a CSR matrix.
+
+    cell  = <cell> <depth:K> { <n:L> gene gene ... } </cell>
+
+Levels strictly fall, gene ids strictly rise within a level, no gene appears twice, zeros are absent: so the sentence is a
+function of the cell, and the likelihood of the sentence is the likelihood of the cell. Counts up to 10 are exact; larger ones
+come back within half a step of a geometric grid of ratio 1.25. This module alone knows both genes and ids.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from scmulan.errors import SentenceError, VocabularyError, some
+
+Ids = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int64]
+
+EXACT_TO = 10
+RATIO = 1.25
+LARGEST_COUNT = 2_000_000
+DEPTH_STEPS_PER_OCTAVE = 2
+LARGEST_DEPTH = 1 << 27
+
+
+def _level_floors() -> Counts:
+    floors = list(range(1, EXACT_TO + 2))
+    while floors[-1] <= LARGEST_COUNT:
+        floors.append(max(floors[-1] + 1, round(floors[-1] * RATIO)))
+    return np.array(floors, dtype=np.int64)
+
+
+LEVEL_FLOORS = _level_floors()
+"""Smallest count of each level, then one bound above the last level. Shape (n_levels + 1,)."""
+N_LEVELS = len(LEVEL_FLOORS) - 1
+LEVEL_COUNTS = np.sqrt(LEVEL_FLOORS[:-1] * (LEVEL_FLOORS[1:] - 1.0)).round().astype(np.int64)
+"""The count a level stands for: the geometric middle of its span, so never off by more than half a step. Shape (n_levels,)."""
+N_DEPTHS = int(np.log2(LARGEST_DEPTH) * DEPTH_STEPS_PER_OCTAVE) + 2
+
+BOUNDS = ("<pad>", "<bos>", "<eos>", "<cell>")
+END_OF_CELL = "</cell>"
+
+
+def level_of(counts: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Level (0 for a count of 1) of each positive count; any shape."""
+    return np.minimum(np.searchsorted(LEVEL_FLOORS, np.asarray(counts), side="right") - 1, N_LEVELS - 1)
+
+
+def depth_of(totals: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Depth step of each library size: 0 for an empty cell, then half-octaves; any shape."""
+    totals = np.asarray(totals, dtype=np.float64)
+    steps = np.floor(DEPTH_STEPS_PER_OCTAVE * np.log2(np.maximum(totals, 1)) + 1e-9).astype(np.int64) + 1
+    return np.where(totals > 0, np.minimum(steps, N_DEPTHS - 1), 0)
+
+
+def structure_tokens() -> list[str]:
+    """Depth tokens, then level tokens from the highest count down, then the end of the cell.
+
+    The order is what makes "a lower level, or the end" one run of ids.
+    """
+    levels = [f"<n:{LEVEL_COUNTS[level]}>" for level in range(N_LEVELS - 1, -1, -1)]
+    return [f"<depth:{step}>" for step in range(N_DEPTHS)] + levels + [END_OF_CELL]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Which ids mean what. Gene ids are one run; a gene's place in it is its column in a vocabulary-ordered count matrix.
+
+    Attributes
+    ----------
+    pad, bos, eos, cell, end_of_cell : int
+    first_depth, first_level : int
+        ``first_level`` is the id of the highest level; ``<n:1>`` is ``end_of_cell - 1``.
+    first_gene : int
+    genes : tuple of str
+        Preferred symbol of each gene, in id order.
+    size : int
+        Rows of the embedding, spare rows included.
+    text : (first, last) of the text ids, last excluded.
+    """
+
+    pad: int
+    bos: int
+    eos: int
+    cell: int
+    first_depth: int
+    first_level: int
+    end_of_cell: int
+    first_gene: int
+    genes: tuple[str, ...]
+    size: int
+    text: tuple[int, int]
+
+    @property
+    def n_genes(self) -> int:
+        return len(self.genes)
+
+    @property
+    def last_gene(self) -> int:
+        """One past the last gene id."""
+        return self.first_gene + len(self.genes)
+
+    @cached_property
+    def column_of(self) -> dict[str, int]:
+        return {symbol: column for column, symbol in enumerate(self.genes)}
+
+    def level_id(self, level: npt.ArrayLike) -> Ids:
+        return self.end_of_cell - 1 - np.asarray(level, dtype=np.int64)
+
+    def gene_id(self, symbol: str) -> int:
+        """Token id of a gene by preferred symbol; VocabularyError when the vocabulary lacks it."""
+        if symbol not in self.column_of:
+            raise VocabularyError(f"gene {symbol!r} is not among the {self.n_genes:,} genes of this model's vocabulary")
+        return self.first_gene + self.column_of[symbol]
+
+    def columns(self, symbols: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Column in vocabulary order of each preferred symbol, -1 where the vocabulary lacks it; shape (n,)."""
+        return np.array([self.column_of.get(symbol, -1) for symbol in symbols], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths in one array: row i is ``values[offsets[i]:offsets[i + 1]]``."""
+
+    values: Ids
+    offsets: Ids
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> Ids:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> Ids:
+        return np.diff(self.offsets)
+
+    @classmethod
+    def of(cls, rows: Sequence[npt.ArrayLike]) -> Ragged:
+        arrays = [np.asarray(row, dtype=np.int64) for row in rows]
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in arrays])]).astype(np.int64)
+        return cls(np.concatenate(arrays) if arrays else np.zeros(0, np.int64), offsets)
+
+
+def encode(counts: sp.csr_matrix, vocabulary: Vocabulary) -> Ragged:
+    """Count matrix to one ``<cell> ... </cell>`` per row.
+
+    Parameters
+    ----------
+    counts : (C, vocabulary.n_genes) CSR, non-negative integers
+        Columns in vocabulary order. Counts above 2,000,000 are taken as that.
+    """
+    counts = _canonical(counts)
+    if counts.shape[1] != vocabulary.n_genes:
+        raise VocabularyError(f"count matrix has {counts.shape[1]:,} columns, the vocabulary {vocabulary.n_genes:,} genes")
+    n_cells = counts.shape[0]
+    kept = counts.data > 0
+    row = np.repeat(np.arange(n_cells), np.diff(counts.indptr))[kept]
+    key = (row << 40) | ((N_LEVELS - 1 - level_of(counts.data[kept])) << 32) | counts.indices[kept].astype(np.int64)
+    key.sort()
+    row, rank, column = key >> 40, (key >> 32) & 0xFF, key & 0xFFFFFFFF
+    opens = np.ones(len(key), dtype=bool)
+    opens[1:] = (row[1:] != row[:-1]) | (rank[1:] != rank[:-1])
+    genes_of, levels_of = np.bincount(row, minlength=n_cells), np.bincount(row[opens], minlength=n_cells)
+    offsets = np.concatenate([[0], np.cumsum(genes_of + levels_of + 3)]).astype(np.int64)
+    values = np.empty(offsets[-1], dtype=np.int64)
+    at = np.arange(len(key)) + np.cumsum(opens) + 3 * row + 2
+    values[at] = vocabulary.first_gene + column
+    values[at[opens] - 1] = vocabulary.first_level + rank[opens]
+    values[offsets[:-1]] = vocabulary.cell
+    values[offsets[:-1] + 1] = vocabulary.first_depth + depth_of(np.asarray(counts.sum(1)).ravel())
+    values[offsets[1:] - 1] = vocabulary.end_of_cell
+    return Ragged(values, offsets)
+
+
+def _canonical(counts: sp.csr_matrix, copy: bool = False) -> sp.csr_matrix:
+    """The matrix with sorted columns, each stored once and none of them zero, so that a cell is stored in one way only."""
+    counts = sp.csr_matrix(counts, copy=copy)
+    if not counts.has_canonical_format or (counts.data == 0).any():
+        counts = counts if copy else counts.copy()
+        counts.sum_duplicates()
+        counts.eliminate_zeros()
+    return counts
+
+
+def sentence_lengths(counts: sp.csr_matrix) -> npt.NDArray[np.int64]:
+    """Tokens that ``encode`` would give each row; shape (C,)."""
+    n_cells = counts.shape[0]
+    row = np.repeat(np.arange(n_cells), np.diff(counts.indptr))[counts.data > 0]
+    used = np.unique(row * N_LEVELS + level_of(counts.data[counts.data > 0])) // N_LEVELS
+    return np.bincount(row, minlength=n_cells) + np.bincount(used, minlength=n_cells) + 3
+
+
+def decode(ids: npt.ArrayLike, vocabulary: Vocabulary, rng: np.random.Generator | None = None) -> tuple[Ids, Counts]:
+    """One cell's ids to (gene columns, counts).
+
+    Parameters
+    ----------
+    ids : (T,) int
+        From ``<cell>`` to ``</cell>``, both included.
+    rng : Generator, optional
+        Draw each count above 10 evenly from its level's span rather than take its middle; for generated cells.
+
+    Raises
+    ------
+    SentenceError
+        Naming the first position that breaks the grammar.
+    """
+    ids = np.asarray(ids, dtype=np.int64)
+    _check_cell(ids, vocabulary)
+    body = ids[2:-1]
+    is_gene = body >= vocabulary.first_gene
+    place = np.maximum.accumulate(np.where(is_gene, -1, np.arange(len(body)))) if len(body) else body
+    level = (vocabulary.end_of_cell - 1 - body[place])[is_gene]
+    columns = body[is_gene] - vocabulary.first_gene
+    if rng is None:
+        return columns, LEVEL_COUNTS[level]
+    return columns, rng.integers(LEVEL_FLOORS[level], LEVEL_FLOORS[level + 1])
+
+
+def decode_many(cells: Sequence[npt.ArrayLike], vocabulary: Vocabulary, rng: np.random.Generator | None = None) -> sp.csr_matrix:
+    """Several cells' ids to a count matrix; shape (C, n_genes), int32, columns in vocabulary order."""
+    columns: list[Ids] = []
+    values: list[Counts] = []
+    for number, ids in enumerate(cells):
+        try:
+            column, count = decode(ids, vocabulary, rng)
+        except SentenceError as error:
+            raise SentenceError(f"cell {number}: {error}") from None
+        order = np.argsort(column)
+        columns.append(column[order])
+        values.append(count[order])
+    indptr = np.concatenate([[0], np.cumsum([len(column) for column in columns])]).astype(np.int64)
+    flat = [np.concatenate(parts) if parts else np.zeros(0, np.int64) for parts in (values, columns)]
+    return sp.csr_matrix((flat[0].astype(np.int32), flat[1], indptr), shape=(len(columns), vocabulary.n_genes))
+
+
+def _check_cell(ids: Ids, vocabulary: Vocabulary) -> None:
+    """Raise SentenceError at the first id that is not legal where it stands."""
+    if not len(ids) or ids[0] != vocabulary.cell:
+        raise SentenceError(f"position 0: found {_name(ids, 0, vocabulary)}, needed <cell>")
+    if len(ids) < 2 or not vocabulary.first_depth <= ids[1] < vocabulary.first_depth + N_DEPTHS:
+        raise SentenceError(f"position 1: found {_name(ids, 1, vocabulary)}, needed <depth:K>")
+    body = ids[2:]
+    is_gene = (body >= vocabulary.first_gene) & (body < vocabulary.last_gene)
+    is_level = (body >= vocabulary.first_level) & (body < vocabulary.end_of_cell)
+    is_end = body == vocabulary.end_of_cell
+    wrong = ~(is_gene | is_level | is_end)
+    wrong[:1] |= ~(is_end if ids[1] == vocabulary.first_depth else is_level)[:1]
+    wrong[1:] |= is_end[:-1] | (is_level[:-1] & ~is_gene[1:])
+    wrong[1:] |= is_gene[1:] & is_gene[:-1] & (body[1:] <= body[:-1])
+    levels = np.flatnonzero(is_level)
+    wrong[levels[1:][body[levels[1:]] <= body[levels[:-1]]]] = True
+    genes = np.flatnonzero(is_gene)
+    _, first = np.unique(body[genes], return_index=True)
+    wrong[np.delete(genes, first)] = True
+    if wrong.any() or not is_end.any():
+        at = 2 + int(np.argmax(wrong) if wrong.any() else len(body))
+        raise SentenceError(
+            f"position {at}: found {_name(ids, at, vocabulary)} after {_name(ids, at - 1, vocabulary)}; needed levels that fall and, "
+            "within a level, genes that rise and were not named before, then </cell>; only <depth:0> is an empty cell"
+        )
+
+
+def _name(ids: Ids, at: int, vocabulary: Vocabulary) -> str:
+    if not 0 <= at < len(ids):
+        return "the end"
+    token = int(ids[at])
+    if vocabulary.first_gene <= token < vocabulary.last_gene:
+        return f"gene {vocabulary.genes[token - vocabulary.first_gene]}"
+    if vocabulary.first_depth <= token < vocabulary.first_level:
+        return f"<depth:{token - vocabulary.first_depth}>"
+    if vocabulary.first_level <= token < vocabulary.end_of_cell:
+        return f"<n:{LEVEL_COUNTS[vocabulary.end_of_cell - 1 - token]}>"
+    known = {vocabulary.cell: "<cell>", vocabulary.end_of_cell: END_OF_CELL, vocabulary.eos: "<eos>", vocabulary.bos: "<bos>"}
+    return known.get(token, f"id {token}")
+
+
+def thin(counts: sp.csr_matrix, keep: npt.ArrayLike, seed: int) -> sp.csr_matrix:
+    """Binomial thinning: each row keeps each of its counts with probability ``keep``.
+
+    The draw depends on the seed and on the cell's own counts, never on its row or its neighbours.
+    """
+    counts = _canonical(counts, copy=True)
+    for row, rate in enumerate(np.broadcast_to(np.asarray(keep, dtype=np.float64), counts.shape[0])):
+        if rate < 1:
+            span = slice(counts.indptr[row], counts.indptr[row + 1])
+            draw = _cell_rng(counts.indices[span], counts.data[span], seed)
+            counts.data[span] = draw.binomial(counts.data[span], rate)
+    counts.eliminate_zeros()
+    return counts
+
+
+def thin_to_fit(counts: sp.csr_matrix, most_tokens: npt.ArrayLike, seed: int = 0) -> tuple[sp.csr_matrix, npt.NDArray[np.bool_]]:
+    """Thin the rows whose sentence is longer than ``most_tokens`` until it fits.
+
+    Returns
+    -------
+    counts : (C, G) CSR
+    thinned : (C,) bool
+        Which rows were thinned.
+    """
+    limit = np.broadcast_to(np.asarray(most_tokens), counts.shape[0])
+    if (limit < 8).any():
+        raise SentenceError(f"{int(limit.min())} tokens are left for a cell; needed at least 8: give fewer fields or a longer context")
+    counts = _canonical(counts)
+    long = sentence_lengths(counts) > limit
+    if not long.any():
+        return counts, long
+    counts = counts.copy()
+    for row in np.flatnonzero(long):
+        span = slice(counts.indptr[row], counts.indptr[row + 1])
+        counts.data[span] = _fit_cell(counts.indices[span], counts.data[span], int(limit[row]), seed)
+    counts.eliminate_zeros()
+    return counts, long
+
+
+def _fit_cell(columns: npt.NDArray[np.integer], values: npt.NDArray[np.integer], most: int, seed: int) -> npt.NDArray[np.integer]:
+    """Thinned counts whose sentence has at most ``most`` tokens: the rate is solved for, then lowered until the draw fits."""
+    levels = len(np.unique(level_of(values)))
+    wanted = max(most - 3 - 0.7 * levels, 1)
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        detected = -np.expm1(values * np.log1p(-middle)).sum()
+        low, high = (middle, high) if detected < wanted else (low, middle)
+    rate, rng = low, _cell_rng(columns, values, seed)
+    while True:
+        drawn = rng.binomial(values, rate)
+        used = drawn[drawn > 0]
+        if len(used) + len(np.unique(level_of(used))) + 3 <= most:
+            return drawn
+        rate *= 0.98
+
+
+def _cell_rng(columns: npt.NDArray[np.integer], values: npt.NDArray[np.integer], seed: int) -> np.random.Generator:
+    digest = zlib.crc32(values.astype(np.int32).tobytes(), zlib.crc32(columns.astype(np.int32).tobytes()))
+    return np.random.Generator(np.random.Philox(key=np.array([seed & 0xFFFFFFFF, digest], dtype=np.uint64)))
+
+
+def to_vocabulary_order(
+    counts: sp.csr_matrix, symbols: Sequence[str], vocabulary: Vocabulary
+) -> tuple[sp.csr_matrix, npt.NDArray[np.bool_]]:
+    """Reorder columns named by preferred symbols into the vocabulary's order.
+
+    Returns
+    -------
+    counts : (C, vocabulary.n_genes) CSR
+    known : (len(symbols),) bool
+        Which of the input's columns the vocabulary has; the others are left out, for the caller to report.
+    """
+    columns = vocabulary.columns(symbols)
+    known = columns >= 0
+    if not known.any():
+        raise VocabularyError(
+            f"none of the {len(symbols):,} genes ({some(symbols)}) is in this model's vocabulary of {vocabulary.n_genes:,}"
+        )
+    selector = sp.csr_matrix(
+        (np.ones(int(known.sum()), dtype=np.int32), (np.flatnonzero(known), columns[known])), shape=(len(symbols), vocabulary.n_genes)
+    )
+    ordered = sp.csr_matrix(counts.astype(np.int32) @ selector)
+    ordered.sort_indices()
+    return ordered, known

@@ -1,0 +1,64 @@
+"""What every engine offers to the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from scmulan.csentence import Ids
+from scmulan.decoding.sampling import Sampling
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRequest:
+    """One cell to write.
+
+    Attributes
+    ----------
+    prompt : ids up to the task's token
+    row : the cell's number, which with the seed decides its draws
+    depth : depth id to begin with, or None to draw it
+    """
+
+    prompt: Ids
+    row: int
+    depth: int | None = None
+
+
+class Engine(Protocol):
+    """Ids in, ids out."""
+
+    def generate(
+        self,
+        requests: Sequence[CellRequest],
+        sampling: Sampling,
+        *,
+        panel: npt.NDArray[np.bool_] | None = None,
+        forced: Sequence[tuple[int, int]] = (),
+        on_cell: Advance | None = None,
+    ) -> list[Ids]:
+        """One cell a request, from ``<cell>`` to ``</cell>``.
+
+        ``panel`` (n_genes,) says which genes may appear; ``forced`` are (gene column, level id) that each cell holds.
+        """
+        ...
+
+    def score(self, prompts: Sequence[Ids], answers: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float64]:
+        """Log-probability of each answer after each prompt, nats; shape (prompts, answers)."""
+        ...
+
+    def hidden(self, prompts: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
+        """Last hidden state at the last id of each prompt; shape (prompts, D)."""
+        ...
+
+    def nats(
+        self, prompts: Sequence[Ids], continuations: Sequence[Ids], *, on_cell: Advance | None = None
+    ) -> list[npt.NDArray[np.float64]]:
+        """Nats of each id of a cell that continues a prompt, over legal ids; first is ``<cell>``, always 0."""
+        ...

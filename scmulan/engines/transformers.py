@@ -1,0 +1,307 @@
+"""The embedded engine: transformers on CPU or GPU, length-bucketed, with a static cache of keys and values.
+
+bf16 where the processor has it. Rows that end early are taken out of the batch; draws depend on (seed, row) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import StaticCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from scmulan.automaton import CellAutomaton, legal_targets
+from scmulan.csentence import Ids
+from scmulan.decoding.sampling import Sampling, sample, uniform_draws
+from scmulan.decoding.trie import Trie
+from scmulan.engines.base import Advance, CellRequest
+from scmulan.errors import EngineError
+from scmulan.model import Checkpoint
+from scmulan.training.loss import legal_cross_entropy, plan_chunks
+
+GROUPED = "scmulan_grouped"
+SCORE_TOKENS = 8192
+GENERATE_ROWS = 64
+SHRINK_BELOW = 0.75
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """bf16 where the hardware multiplies it, else float32."""
+    if device.startswith("cuda"):
+        return torch.bfloat16
+    has = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if has else torch.float32
+
+
+def grouped_attention(
+    module: torch.nn.Module,
+    query_BHTD: torch.Tensor,
+    key_BKSD: torch.Tensor,
+    value_BKSD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of grouped heads without repeating keys and values; ``attention_mask`` (B or 1, 1, T, S) bool, True is seen."""
+    n_rows, heads, n_queries, width = query_BHTD.shape
+    if attention_mask is not None:  # of a static cache, only the slots that the mask covers are in use
+        used = attention_mask.shape[-1]
+        key_BKSD, value_BKSD = key_BKSD[:, :, :used], value_BKSD[:, :, :used]
+    kv_heads = key_BKSD.shape[1]
+    if n_queries > 1:
+        out_BHTD = torch.nn.functional.scaled_dot_product_attention(
+            query_BHTD,
+            key_BKSD,
+            value_BKSD,
+            attn_mask=attention_mask,
+            is_causal=attention_mask is None,
+            scale=scaling,
+            enable_gqa=heads != kv_heads,
+        )
+        return out_BHTD.transpose(1, 2).contiguous(), None
+    grouped = query_BHTD.reshape(n_rows, kv_heads, heads // kv_heads, width)
+    scores = (grouped @ key_BKSD.transpose(2, 3)) * (scaling if scaling is not None else width**-0.5)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    out = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value_BKSD.dtype) @ value_BKSD
+    return out.reshape(n_rows, 1, heads * width).view(n_rows, 1, heads, width), None
+
+
+class TransformersEngine:
+    """Runs a checkpoint in this process.
+
+    Parameters
+    ----------
+    checkpoint : an opened model folder
+    dtype : of weights and products; the best of the hardware when not given
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype | None = None):
+        ALL_ATTENTION_FUNCTIONS.register(GROUPED, grouped_attention)
+        self.vocabulary, self.context, self.device = checkpoint.vocabulary, checkpoint.context, torch.device(device)
+        self.dtype = dtype or best_dtype(device)
+        self.lm = checkpoint.model.to(device=self.device, dtype=self.dtype).eval()
+        self.lm.set_attn_implementation(GROUPED)
+        self.body: Any = self.lm.model
+        self.output_VD: torch.Tensor = self.lm.get_output_embeddings().weight
+
+    def _fits(self, length: int, what: str) -> None:
+        if length > self.context:
+            raise EngineError(
+                f"{what} of {length:,} tokens is longer than the model's context of {self.context:,}; thin the cell or give fewer fields"
+            )
+
+    def _buckets(self, lengths: Sequence[int], extra: int = 0) -> Iterator[list[int]]:
+        """Row numbers of like lengths, so that a bucket holds about ``SCORE_TOKENS`` tokens."""
+        rows: list[int] = []
+        for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+            if rows and (len(rows) + 1) * (lengths[rows[0]] + extra) > SCORE_TOKENS:
+                yield rows
+                rows = []
+            rows.append(row)
+        if rows:
+            yield rows
+
+    def _padded(self, sequences: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sequences padded on the right, and their lengths."""
+        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        ids_BT = torch.full((len(sequences), int(lengths.max())), self.vocabulary.pad, dtype=torch.long)
+        for row, sequence in enumerate(sequences):
+            ids_BT[row, : len(sequence)] = torch.from_numpy(np.asarray(sequence, dtype=np.int64))
+        return ids_BT.to(self.device), lengths.to(self.device)
+
+    @torch.inference_mode()
+    def hidden(self, prompts: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
+        """Last hidden state at the last id of each prompt; shape (prompts, D), float32."""
+        lengths = [len(prompt) for prompt in prompts]
+        self._fits(max(lengths, default=0), "a prompt")
+        found = np.zeros((len(prompts), self.lm.config.hidden_size), dtype=np.float32)
+        for rows in self._buckets(lengths):
+            ids_BT, length_B = self._padded([prompts[row] for row in rows])
+            states_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
+            found[rows] = states_BTD[torch.arange(len(rows)), length_B - 1].float().cpu().numpy()
+            if on_cell:
+                on_cell(len(rows))
+        return found
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[Ids], answers: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float64]:
+        """Log-probability of each answer after each prompt; shape (prompts, answers), nats."""
+        trie = Trie.of(answers)
+        lengths = [len(prompt) for prompt in prompts]
+        self._fits(max(lengths, default=0) + int(trie.depth.max()) + 1, "a prompt with its answer")
+        found = np.zeros((len(prompts), len(answers)))
+        for rows in self._buckets(lengths, len(trie.token)):
+            found[rows] = self._score_bucket([prompts[row] for row in rows], trie).cpu().numpy()
+            if on_cell:
+                on_cell(len(rows))
+        return found
+
+    def _score_bucket(self, prompts: Sequence[Ids], trie: Trie) -> torch.Tensor:
+        ids_BT, length_B = self._padded(prompts)
+        n_rows, longest = ids_BT.shape
+        nodes = torch.from_numpy(trie.token).to(self.device)
+        n_nodes = len(nodes)
+        whole = torch.cat([ids_BT, nodes.expand(n_rows, n_nodes)], dim=1)
+        depth = torch.from_numpy(trie.depth).to(self.device)
+        position = torch.cat([torch.arange(longest, device=self.device).expand(n_rows, longest), length_B[:, None] + depth], dim=1)
+        seen = torch.zeros(n_rows, 1, longest + n_nodes, longest + n_nodes, dtype=torch.bool, device=self.device)
+        seen[:, :, :longest, :longest] = torch.ones(longest, longest, dtype=torch.bool, device=self.device).tril()
+        seen[:, :, longest:, :longest] = (torch.arange(longest, device=self.device) < length_B[:, None])[:, None, None, :]
+        seen[:, :, longest:, longest:] = torch.from_numpy(trie.sees).to(self.device)
+        states = self.body(input_ids=whole, position_ids=position, attention_mask=seen, use_cache=False).last_hidden_state
+        at = torch.cat(
+            [(length_B - 1)[:, None], torch.arange(longest, longest + n_nodes, device=self.device).expand(n_rows, n_nodes)], dim=1
+        )
+        picked = states.gather(1, at[:, :, None].expand(-1, -1, states.shape[2]))
+        return trie.log_probabilities(self._word_logits(picked, trie))
+
+    def _word_logits(self, states_BND: torch.Tensor, trie: Trie) -> torch.Tensor:
+        """Logits where words are legal: neither depths nor levels, and no control token right after a field's."""
+        v = self.vocabulary
+        logits = (states_BND @ self.output_VD.T).float()
+        logits[..., : v.eos] = -torch.inf
+        logits[..., v.first_depth : v.first_gene] = -torch.inf
+        logits[..., v.last_gene :] = -torch.inf
+        is_field = torch.from_numpy((trie.token >= 4) & (trie.token < v.text[0])).to(self.device)
+        logits[:, 1:][:, is_field, : v.text[0]] = -torch.inf
+        return logits
+
+    @torch.inference_mode()
+    def nats(
+        self, prompts: Sequence[Ids], continuations: Sequence[Ids], *, on_cell: Advance | None = None
+    ) -> list[npt.NDArray[np.float64]]:
+        """Nats of each id of a cell after its prompt, over legal ids; the first, ``<cell>``, has 0."""
+        whole = [np.concatenate([prompt, cell]) for prompt, cell in zip(prompts, continuations, strict=True)]
+        lengths = [len(ids) for ids in whole]
+        self._fits(max(lengths, default=0), "a sentence")
+        found: list[npt.NDArray[np.float64]] = [np.zeros(0)] * len(whole)
+        for rows in self._buckets(lengths):
+            ids_BT, _ = self._padded([whole[row] for row in rows])
+            states_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
+            for place, row in enumerate(rows):
+                learnt = np.zeros(lengths[row], dtype=bool)
+                learnt[len(prompts[row]) + 1 :] = True
+                chunks = plan_chunks(legal_targets(whole[row], learnt, self.vocabulary), self.vocabulary)
+                states = states_BTD[place, : lengths[row]].float()
+                _, nats = legal_cross_entropy(
+                    states, self.output_VD.float(), torch.ones(len(states), device=self.device), chunks, self.vocabulary
+                )
+                found[row] = np.concatenate([[0.0], nats[len(prompts[row]) : -1].double().cpu().numpy()])
+            if on_cell:
+                on_cell(len(rows))
+        return found
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        requests: Sequence[CellRequest],
+        sampling: Sampling,
+        *,
+        panel: npt.NDArray[np.bool_] | None = None,
+        forced: Sequence[tuple[int, int]] = (),
+        on_cell: Advance | None = None,
+    ) -> list[Ids]:
+        """One cell a request, from ``<cell>`` to ``</cell>``; every one is a legal c-sentence that fits the context."""
+        open_genes = None if panel is None else torch.from_numpy(np.asarray(panel))
+        found: list[Ids] = [np.zeros(0, np.int64)] * len(requests)
+        order = sorted(range(len(requests)), key=lambda number: (len(requests[number].prompt), requests[number].depth or 0, number))
+        for first in range(0, len(order), GENERATE_ROWS):
+            members = order[first : first + GENERATE_ROWS]
+            writer = _CellWriter(self, [requests[number] for number in members], sampling, open_genes, forced)
+            for number, ids in zip(members, writer.write(on_cell), strict=True):
+                found[number] = ids
+        return found
+
+
+class _CellWriter:
+    """Writes one batch of cells to their ends."""
+
+    def __init__(
+        self,
+        engine: TransformersEngine,
+        requests: Sequence[CellRequest],
+        sampling: Sampling,
+        panel: torch.Tensor | None,
+        forced: Sequence[tuple[int, int]],
+    ):
+        self.engine, self.requests, self.sampling = engine, requests, sampling
+        v, device = engine.vocabulary, engine.device
+        longest = max(len(request.prompt) for request in requests) + 1
+        engine._fits(longest + 8, "a prompt")
+        room = [engine.context - len(request.prompt) - 1 for request in requests]  # a row's own, whatever stands beside it
+        self.least_room, self.room = min(room), max(room)
+        self.room_B = torch.tensor(room, device=device)
+        self.start = longest
+        ids_BT = torch.full((len(requests), longest), v.pad, dtype=torch.long)
+        self.padding = torch.zeros(len(requests), dtype=torch.long)
+        for row, request in enumerate(requests):
+            ids_BT[row, longest - 1 - len(request.prompt) : -1] = torch.from_numpy(np.asarray(request.prompt, dtype=np.int64))
+            ids_BT[row, -1] = v.cell
+            self.padding[row] = longest - 1 - len(request.prompt)
+        self.prompt_BT, self.padding = ids_BT.to(device), self.padding.to(device)
+        self.automaton = CellAutomaton(v, panel, device, forced=forced)
+        self.automaton.begin(len(requests))
+        self.draws = uniform_draws(sampling.seed, np.array([request.row for request in requests]), self.room + 1).to(device)
+        self.depths = torch.tensor([-1 if request.depth is None else request.depth for request in requests], device=device)
+
+    def write(self, on_cell: Advance | None) -> list[Ids]:
+        """Ids of each row's cell."""
+        engine, v = self.engine, self.engine.vocabulary
+        n_rows = len(self.requests)
+        cache = StaticCache(config=engine.lm.config, max_cache_len=self.start + self.room)
+        written = torch.full((n_rows, self.room + 1), v.pad, dtype=torch.long, device=engine.device)
+        written[:, 0] = v.cell
+        alive = torch.arange(n_rows, device=engine.device)
+        ids_BT, step, length = self.prompt_BT, 0, self.start
+        done = 0
+        while len(alive) and step < self.room:
+            states = self._forward(ids_BT, cache, length)
+            logits_BV = (states[:, -1] @ engine.output_VD.T).float()
+            legal_BV = self.automaton.legal(left=self.room_B - step if self.least_room - step <= 2 else None)
+            chosen_B = sample(logits_BV, legal_BV, self.draws[alive, step], self.sampling, v.first_gene)
+            if step == 0:
+                chosen_B = torch.where(self.depths[alive] >= 0, self.depths[alive], chosen_B)
+            step += 1
+            self.automaton.advance(chosen_B)
+            written[alive, step] = chosen_B
+            is_done = self.automaton.is_done
+            ended = int(is_done.sum())
+            if on_cell and ended > done:
+                on_cell(ended - done)
+            done = ended
+            ids_BT, length = chosen_B[:, None], length + 1
+            if ended == len(alive) or len(alive) - ended < SHRINK_BELOW * len(alive):
+                kept = (~is_done).nonzero().squeeze(1)
+                alive, ids_BT, done = alive[kept], ids_BT[kept], 0
+                self.padding, self.room_B = self.padding[kept], self.room_B[kept]
+                self.automaton.keep(kept)
+                _keep_rows(cache, kept)
+        cells = written.cpu().numpy()
+        ends = (cells == v.end_of_cell).argmax(1)
+        return [cell[: end + 1] for cell, end in zip(cells, ends, strict=True)]
+
+    def _forward(self, ids_BT: torch.Tensor, cache: StaticCache, length: int) -> torch.Tensor:
+        engine = self.engine
+        n_new = ids_BT.shape[1]
+        places = torch.arange(length - n_new, length, device=engine.device)
+        position = (places[None] - self.padding[:, None]).clamp(min=0)
+        slots = torch.arange(length, device=engine.device)
+        seen = (slots[None, None, None] <= places[None, None, :, None]) & (slots >= self.padding[:, None])[:, None, None]
+        if n_new > 1:
+            seen = seen | (slots[None, None, None] == places[None, None, :, None])
+        states: torch.Tensor = engine.body(
+            input_ids=ids_BT, position_ids=position, attention_mask=seen, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return states
+
+
+def _keep_rows(cache: StaticCache, rows: torch.Tensor) -> None:
+    """Take rows out of a static cache."""
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[rows].contiguous(), layer.values[rows].contiguous()
+        layer.max_batch_size = len(rows)

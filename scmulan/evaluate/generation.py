@@ -1,0 +1,200 @@
+"""Cells by the model beside the held-out ones whose fields were its prompts, and the same for simple simulators and real cells.
+
+The protocol is that of the published figures on Zheng et al. 2017: as many cells of each type as were held out, two-sample AUC
+on 50 components and on the 1,000 most variable genes of the training cells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from scmulan import csentence
+from scmulan.decoding.sampling import Sampling
+from scmulan.engines.base import CellRequest
+from scmulan.evaluate.cells import MODEL, Ground, Judge, OnProgress, counter, fields_of, predict, reserve
+from scmulan.evaluation import baselines, metrics
+from scmulan.evaluation.metrics import (
+    DepthAgreement,
+    GeneAgreement,
+    LogFoldChangeAgreement,
+    Memorisation,
+    Mmd,
+    Recognised,
+    TwoSample,
+)
+from scmulan.tasks import Model
+
+DEPTH_GIVEN, BINOMIAL, MULTINOMIAL, REAL = "scmulan, depth given", "negative binomial per type", "multinomial per type", "real cells"
+REGRESSION = "logistic regression"
+N_HVG = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """One kind of cells beside the held-out ones; of ``real cells`` these are training cells, but ``recognised`` is of the held-out.
+
+    ``recognised`` maps who says it (logistic regression, scmulan) to the share said to be of the type asked for.
+    """
+
+    n: int
+    two_sample: TwoSample
+    mmd: Mmd
+    genes: GeneAgreement
+    log_fold_change: LogFoldChangeAgreement
+    depth: DepthAgreement
+    memorisation: Memorisation | None
+    recognised: dict[str, Recognised]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """All kinds of cells, by name, and the two-sample figures of each further seed. ``outside`` is the share of the model's
+    generated counts that lie in genes which the data did not measure, and which were left out."""
+
+    kinds: dict[str, Generated]
+    seeds: list[TwoSample]
+    n_hvg: int
+    outside: float
+    thinned: int
+
+
+def write_cells(
+    model: Model,
+    fields: Sequence[Mapping[str, str | None]],
+    *,
+    seed: int,
+    depths: npt.ArrayLike | None = None,
+    around: Mapping[str, int] | None = None,
+    on_cell: Callable[[int], None] | None = None,
+) -> sp.csr_matrix:
+    """One cell by the model for each prompt, all in one go; fields that a prompt lacks stay open.
+
+    Parameters
+    ----------
+    fields : (C,) the prompts
+    depths : (C,) counts to aim at, within half an octave; drawn by the model when not given
+    around : counts of genes that each cell is written around, by gene, as in `Model.complete`
+
+    Returns
+    -------
+    CSR (C, genes of the gene table), int32 counts
+    """
+    vocabulary, given = model.vocabulary, _given_genes(model, around or {})
+    genes = model.writer.genes_ids(list(given), list(given.values())) if given else None
+    forced = [(column, int(vocabulary.level_id(level))) for column, level in given.items()]
+    steps = None if depths is None else vocabulary.first_depth + csentence.depth_of(depths)
+    organisms = [row.get("organism") or "Homo sapiens" for row in fields]
+    written: list[csentence.Ids] = [np.zeros(0, np.int64)] * len(fields)
+    for organism in dict.fromkeys(organisms):
+        members = [row for row, name in enumerate(organisms) if name == organism]
+        prompts = [model.writer.prompt("complete" if given else "generate", fields[row], genes=genes) for row in members]
+        requests = [
+            CellRequest(prompt=prompt, row=row, depth=None if steps is None else int(steps[row]))
+            for prompt, row in zip(prompts, members, strict=True)
+        ]
+        cells_ids = model.engine.generate(requests, Sampling(seed=seed), panel=model._panel(organism), forced=forced, on_cell=on_cell)
+        for row, ids in zip(members, cells_ids, strict=True):
+            written[row] = ids
+    return over_table(model, csentence.decode_many(written, vocabulary, np.random.default_rng([seed, 11])))
+
+
+def _given_genes(model: Model, around: Mapping[str, int]) -> dict[int, int]:
+    """Level by column of the vocabulary, of genes given by preferred symbol."""
+    return {model.vocabulary.gene_id(symbol) - model.vocabulary.first_gene: int(csentence.level_of([n])[0]) for symbol, n in around.items()}
+
+
+def over_table(model: Model, counts: sp.csr_matrix) -> sp.csr_matrix:
+    """Counts over the vocabulary (C, V) as counts over the gene table."""
+    rows = model.table.index_of_symbols(model.vocabulary.genes)
+    flat = counts.tocoo()
+    return sp.csr_matrix((flat.data.astype(np.int32), (flat.row, rows[flat.col])), shape=(counts.shape[0], len(model.table)))
+
+
+def generations(model: Model, ground: Ground, regression: Judge, *, seed: int, seeds: int, as_read: bool, say: OnProgress) -> Generation:
+    """Cells by the model and by each baseline beside the held-out ones; as many of each type as ``ground`` holds out."""
+    held, n = ground.held_out, len(ground.held_out)
+    ready = model.read(held, reserve=reserve(model))
+    if as_read:
+        train = model.read(ground.train, reserve=reserve(model))
+        held, known = (dataclasses.replace(each.cells, counts=over_table(model, each.counts)) for each in (ready, train))
+        ground = dataclasses.replace(ground, held_out=held, train=known)
+    rng = np.random.default_rng(seed)
+    drawn = real_again(ground, rng)
+    train_counts, asked = ground.counts(ground.train), ground.types
+    prompts = fields_of(model, held)
+    free = [write_cells(model, prompts, seed=seed + k, on_cell=counter(say, f"generate, seed {seed + k}", n)) for k in range(max(seeds, 1))]
+    depths = np.asarray(ready.counts.sum(1)).ravel()
+    given = write_cells(model, prompts, seed=seed + 1000, depths=depths, on_cell=counter(say, "generate, depth given", n))
+    made = {
+        MODEL: sp.csr_matrix(free[0][:, ground.genes]),
+        DEPTH_GIVEN: sp.csr_matrix(given[:, ground.genes]),
+        BINOMIAL: baselines.sample_by_type(train_counts, ground.train_types, asked, seed=rng),
+        MULTINOMIAL: baselines.sample_by_type(train_counts, ground.train_types, asked, "multinomial", seed=rng),
+        REAL: train_counts[drawn],
+    }
+    hvg = metrics.highly_variable(metrics.log_cp10k(train_counts), min(N_HVG, len(ground.genes)))
+    kinds = {}
+    for number, (name, counts) in enumerate(made.items()):
+        say("compare with real cells", number, len(made))
+        types = [ground.train_types[r] for r in drawn] if name == REAL else asked
+        kinds[name] = _compare(model, ground, name, counts, types, hvg, regression, seed, say)
+    say("compare with real cells", len(made), len(made))
+    real = ground.counts(held)
+    more = [metrics.two_sample_auc(real, each[:, ground.genes], hvg, seed=seed) for each in free[1:]]
+    outside = 1 - float(made[MODEL].sum()) / max(float(free[0].sum()), 1.0)
+    thinned = int(ready.thinned.sum()) if as_read else 0
+    return Generation(kinds=kinds, seeds=[kinds[MODEL].two_sample, *more], n_hvg=len(hvg), outside=outside, thinned=thinned)
+
+
+def real_again(ground: Ground, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Training cells, for each type as many as were held out, or all where there are fewer."""
+    types, wanted = np.array(ground.train_types), np.array(ground.types)
+    rows = []
+    for label in np.unique(wanted):
+        members = np.flatnonzero(types == label)
+        rows.append(rng.choice(members, min(len(members), int((wanted == label).sum())), replace=False))
+    return np.concatenate(rows)
+
+
+def _compare(
+    model: Model,
+    ground: Ground,
+    name: str,
+    counts: sp.csr_matrix,
+    types: list[str],
+    hvg: npt.NDArray[np.int64],
+    regression: Judge,
+    seed: int,
+    say: OnProgress,
+) -> Generated:
+    """One kind of cells beside the held-out ones."""
+    real, is_real = ground.counts(ground.held_out), name == REAL
+    symbols = [str(symbol) for symbol in model.table.symbols[ground.genes]]
+    judged = real if is_real else counts  # real cells are judged by the held-out ones: the judge was fitted on the others
+    as_cells = ground.held_out if is_real else dataclasses.replace(ground.held_out, counts=_spread(model, counts, ground.genes))
+    recognised = {
+        REGRESSION: metrics.recognised_share(ground.types, regression.predict(judged).labels),
+        MODEL: metrics.recognised_share(ground.types, predict(model, as_cells, say, f"annotate: {name}").labels),
+    }
+    return Generated(
+        n=counts.shape[0],
+        two_sample=metrics.two_sample_auc(real, counts, hvg, seed=seed, gene_names=symbols if name == MODEL else None),
+        mmd=metrics.mmd(real, counts, hvg, seed=seed),
+        genes=metrics.gene_agreement(real, counts),
+        log_fold_change=metrics.log_fold_change_agreement(real, ground.types, counts, types),
+        depth=metrics.depth_agreement(real, counts),
+        memorisation=None if is_real else metrics.memorisation(ground.counts(ground.train), counts, real, hvg, seed=seed),
+        recognised=recognised,
+    )
+
+
+def _spread(model: Model, counts: sp.csr_matrix, genes: npt.NDArray[np.int32]) -> sp.csr_matrix:
+    """Counts over some rows of the gene table as counts over all of it."""
+    flat = counts.tocoo()
+    return sp.csr_matrix((flat.data, (flat.row, genes[flat.col])), shape=(counts.shape[0], len(model.table)))

@@ -1,0 +1,196 @@
+"""Labels of cells from the columns of ``obs``: which column holds which field, every value to its preferred label, the rest filled in.
+
+Values that stand for nothing ("unknown", NaN) become None. What a label says of other fields is filled in where they are absent: a region
+its organ, a cell type its lineage, a cell line its organ and disease. The original spelling is kept beside the preferred one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from scmulan import metadata
+from scmulan.errors import CellDataError, nearest, some
+
+Values = list[str | None]
+
+
+@dataclass(kw_only=True)
+class FieldSet:
+    """Labels of n cells.
+
+    Attributes
+    ----------
+    fields, originals
+        Canonical field to n preferred labels, and to n labels as the data set spelled them; in the order of `metadata.FIELDS`.
+    columns
+        Canonical field to the place it was found in, ``obs['tissue']``.
+    donors, datasets
+        n donors and data sets, None where not given.
+    """
+
+    fields: dict[str, Values] = field(default_factory=dict)
+    originals: dict[str, Values] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+    donors: Values = field(default_factory=list)
+    datasets: Values = field(default_factory=list)
+
+    def put(self, name: str, values: Values, where: str) -> None:
+        """Take a field's values as the data set spells them; a region or cell type may mean something else from organ to organ."""
+        organs = self.fields.get("organ") if name in ("region", "cell_type") else None
+        pairs = list(zip(values, organs or [None] * len(values), strict=True))
+        labels = {pair: canonical_all(name, pair[0], pair[1]) for pair in dict.fromkeys(pairs) if pair[0] is not None}
+        self.originals[name], self.fields[name], self.columns[name] = values, [labels.get(pair) for pair in pairs], where
+
+
+def read_fields(obs: pd.DataFrame, chosen: Mapping[str, str], uns: Mapping[str, object]) -> FieldSet:
+    """Fields of the cells in ``obs``.
+
+    Parameters
+    ----------
+    obs
+        A row a cell.
+    chosen
+        Field to the column to use, before the usual names (`metadata.obs_columns`).
+    uns
+        Where the species is when ``obs`` doesn't say it.
+
+    Raises
+    ------
+    CellDataError
+        A chosen field or column does not exist; the message names the nearest.
+    """
+    known = list(metadata.COLUMNS)
+    for name in chosen:
+        if name not in metadata.COLUMNS:
+            raise CellDataError(f"field {name!r} is unknown; needed one of {', '.join(known)}{nearest(name, known)}")
+    found = FieldSet()
+    columns = {name: _column(obs, name, chosen.get(name)) for name in known}
+    for name in metadata.FIELDS:
+        column = columns[name]
+        if column is not None:
+            found.put(name, _with_ids(obs, name, column), f"obs[{column!r}]")
+    said = next((str(uns[key]) for key in metadata.obs_columns("organism") if isinstance(uns.get(key), str)), None)
+    if said and "organism" not in found.fields:
+        found.put("organism", [said] * len(obs), "uns['organism']")
+    donor, dataset = columns["donor"], columns["dataset"]
+    found.donors = _texts(obs[donor]) if donor else [None] * len(obs)
+    found.datasets = _texts(obs[dataset]) if dataset else [None] * len(obs)
+    _complete(found, len(obs))
+    return found
+
+
+def canonical_all(name: str, value: str | None, organ: str | None = None) -> str | None:
+    """Preferred label; of each part where several are joined by " || " (diseases in CELLxGENE's schema)."""
+    if value is None:
+        return None
+    return " || ".join(metadata.canonical(name, part, organ).value for part in value.split(" || "))
+
+
+def _column(obs: pd.DataFrame, name: str, chosen: str | None) -> str | None:
+    """The column of a field: the one chosen, else the first usual name that is there and has a value."""
+    names = [str(column) for column in obs.columns]
+    if chosen is not None:
+        if chosen not in names:
+            raise CellDataError(f"field {name}: obs has no column {chosen!r}; found {some(names, most=8)}{nearest(chosen, names)}")
+        return chosen
+    lower = {column.lower(): column for column in reversed(names)}
+    for usual in metadata.obs_columns(name):
+        column = usual if usual in names else lower.get(usual.lower())
+        if column is not None and any(_texts(obs[column])) and not _speaks_of_disease(obs, name, column):
+            return column
+    return None
+
+
+def _speaks_of_disease(obs: pd.DataFrame, name: str, column: str) -> bool:
+    """Whether ``condition``, usually a perturbation, holds diseases here."""
+    if name != "perturbation" or column.lower() != "condition":
+        return False
+    labels = (metadata.canonical("disease", value) for value in set(_texts(obs[column])) if value is not None)
+    return any(label.known and label.value != "normal" for label in labels)
+
+
+def _texts(column: pd.Series) -> Values:
+    """Values as text, None where absent."""
+    codes, categories = pd.factorize(column.astype(object), use_na_sentinel=True)
+    names = [None if metadata.is_absent(value) else str(value) for value in categories]
+    return [names[code] if code >= 0 else None for code in codes]
+
+
+def _with_ids(obs: pd.DataFrame, name: str, column: str) -> Values:
+    """Values of a column, an unknown one replaced by its ontology id where the id's column is there and the id is known."""
+    values = _texts(obs[column])
+    id_column = next((usual for usual in metadata.obs_columns(name) if usual.endswith("_ontology_term_id") and usual in obs.columns), None)
+    if id_column is None or id_column == column:
+        return values
+    pairs = list(zip(values, _texts(obs[id_column]), strict=True))
+    best = {pair: _better(name, *pair) for pair in dict.fromkeys(pairs)}
+    return [best[pair] for pair in pairs]
+
+
+def _better(name: str, value: str | None, ontology_id: str | None) -> str | None:
+    if ontology_id is None or (value is not None and metadata.canonical(name, value).known):
+        return value
+    return ontology_id if value is None or metadata.canonical(name, ontology_id).known else value
+
+
+def _complete(found: FieldSet, n_cells: int) -> None:
+    """Fill in what labels imply, cell by cell but each combination once."""
+    none: Values = [None] * n_cells
+    names = ("organ", "cell_type", "region", "disease", "lineage")
+    rows = list(zip(*(found.fields.get(name, none) for name in names), strict=True))
+    filled = {row: implied(*row) for row in dict.fromkeys(rows)}
+    for position, name in enumerate(("organ", "region", "disease", "lineage")):
+        values = [filled[row][position] for row in rows]
+        if any(values):
+            found.fields[name] = values
+            found.originals.setdefault(name, none)
+            found.columns.setdefault(name, "implied by other fields")
+    present = [name for name in metadata.FIELDS if any(found.fields.get(name, ()))]
+    found.fields = {name: found.fields[name] for name in present}
+    found.originals = {name: found.originals[name] for name in present}
+
+
+def implied(
+    organ: str | None, cell_type: str | None, region: str | None, disease: str | None, lineage: str | None
+) -> tuple[str | None, str | None, str | None, str | None]:
+    """Organ, region, disease and lineage of a cell after filling in what its other labels say.
+
+    A region given as the organ is taken apart, and the organ that a cell type implies replaces an absent one and "cell culture".
+
+    >>> implied("cerebral cortex", None, None, None, None)
+    ('brain', 'cerebral cortex', None, None)
+    >>> implied("cell culture", "A549 cell", None, None, None)
+    ('lung', None, 'lung adenocarcinoma', 'malignant cell')
+    """
+    kind = metadata.canonical("cell_type", cell_type) if cell_type else None
+    says: Mapping[str, str] = kind.implies if kind else {}
+    if organ and not metadata.canonical("organ", organ).known and (place := metadata.canonical("region", organ)).known:
+        organ, region = place.implies.get("organ"), region or place.value
+    if organ is None or metadata.CULTURE in (organ, says.get("organ")):
+        region = region or says.get("region")
+        of_region = metadata.canonical("region", region).implies.get("organ") if region else None
+        organ = says.get("organ") or of_region or organ
+    return organ, region, disease or says.get("disease"), lineage or (kind.lineage if kind else None) or None
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names with ``-1``, ``-2`` ... added to those seen before.
+
+    >>> unique_names(["a", "a", "a-1"])
+    ['a', 'a-2', 'a-1']
+    """
+    taken, numbers, unique = set(names), dict[str, int](), list[str]()
+    for name in names:
+        if name not in numbers:
+            numbers[name] = 0
+            unique.append(name)
+            continue
+        while (spelled := f"{name}-{(number := numbers[name] + 1)}") in taken:
+            numbers[name] = number
+        numbers[name] = number
+        taken.add(spelled)
+        unique.append(spelled)
+    return unique

@@ -1,0 +1,1 @@
+"""Pretraining: recipe, loss over legal ids, packed attention, loop, checkpoints. Knows ids only; imports no AnnData."""

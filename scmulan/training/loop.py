@@ -1,0 +1,428 @@
+"""The pretraining loop: packs in, checkpoints and a curve out, on whatever accelerate was configured for.
+
+Data order is a function of (seed, epoch, place in the epoch) alone and is the same on any number of processes; a resumed run
+repeats the uninterrupted one. Knows ids only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from scmulan import __version__
+from scmulan.automaton import legal_targets
+from scmulan.corpus.pack import Packing, Packs, counts_of, epoch_packs, training_tasks
+from scmulan.corpus.shards import CellRows, Corpus
+from scmulan.errors import CorpusError, EngineError
+from scmulan.model import n_parameters, new_model, save_checkpoint, start_genes_by_detection
+from scmulan.prompts import SentenceWriter, load_prompts
+from scmulan.tokenizer import load_tokenizer, load_vocabulary, tokenizer_hash
+from scmulan.training import attention, checkpoints
+from scmulan.training.loss import legal_cross_entropy, plan_chunks
+from scmulan.training.recipe import Recipe
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Cursor:
+    """Where the run stands in its data."""
+
+    step: int = 0
+    epoch: int = 0
+    place: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Cells of a split, as ids and as counts, with what is needed to write sentences of them."""
+
+    rows: CellRows
+    counts: sp.csr_matrix
+    writer: SentenceWriter
+
+    @classmethod
+    def open(cls, corpus: Corpus, split: str, writer: SentenceWriter, most: int | None = None) -> Data:
+        rows = corpus.read(split)
+        if most is not None and len(rows) > most:
+            rows = rows.select(np.random.default_rng(0).permutation(len(rows))[:most].tolist())
+        return cls(rows, counts_of(rows.ids, writer), writer)
+
+
+class PackStream:
+    """Packs of one epoch after another, the next epoch made while this one is read."""
+
+    def __init__(self, data: Data, packing_of: Callable[[int], Packing], seed: int, cursor: Cursor):
+        self.data, self.packing_of, self.seed, self.cursor = data, packing_of, seed, cursor
+        self.pool = ThreadPoolExecutor(1)
+        self.packs: Packs = self._make(cursor.epoch)
+        self.ahead: Future[Packs] = self.pool.submit(self._make, cursor.epoch + 1)
+
+    def _make(self, epoch: int) -> Packs:
+        return epoch_packs(self.data.rows, self.data.counts, self.data.writer, self.packing_of(epoch), seed=self.seed, epoch=epoch)
+
+    def take(self, n_packs: int) -> Iterator[tuple[Packs, int]]:
+        """The next packs, epochs joined without a gap."""
+        for _ in range(n_packs):
+            if self.cursor.place >= len(self.packs):
+                self.packs = self.ahead.result()
+                self.cursor.epoch, self.cursor.place = self.cursor.epoch + 1, 0
+                self.ahead = self.pool.submit(self._make, self.cursor.epoch + 1)
+            yield self.packs, self.cursor.place
+            self.cursor.place += 1
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass
+class HeldOut:
+    """Nats on held-out cells, unthinned where they fit, one sentence each."""
+
+    per_token: dict[str, float] = field(default_factory=dict)
+    per_sentence: dict[str, float] = field(default_factory=dict)
+
+    def line(self) -> str:
+        cell = self.per_sentence.get("generate/cell", float("nan"))
+        labels = [
+            f"{name.split('/')[1]} {value:.2f}"
+            for name, value in self.per_sentence.items()
+            if name.startswith("annotate/") and name.split("/")[1] != "cell"
+        ]
+        return f"held out: {cell:,.0f} nats a cell given its fields; annotate {', '.join(labels)} nats a label"
+
+
+def pack_loss(
+    body: torch.nn.Module, output_VD: torch.Tensor, packs: Packs, place: int, writer: SentenceWriter, weights: npt.NDArray[np.float32]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weighted sum of nats of one pack, the nats and the part of each predicted id; (), (T,), (T,)."""
+    ids, parts, bounds = packs.ids[place].astype(np.int64), packs.parts[place], packs.bounds[place].tolist()
+    if bounds[-1] < len(ids):
+        bounds = [*bounds, len(ids)]
+    positions = np.concatenate([np.arange(last - first) for first, last in pairwise(bounds)])
+    chunks = plan_chunks(legal_targets(ids, parts > 0, writer.vocabulary), writer.vocabulary)
+    device = output_VD.device
+    hidden_TD = (
+        body(
+            input_ids=torch.from_numpy(ids)[None].to(device),
+            position_ids=torch.from_numpy(positions)[None].to(device),
+            bounds=torch.tensor(bounds),
+            use_cache=False,
+        )
+        .last_hidden_state[0]
+        .float()
+    )
+    predicted = np.append(parts[1:], 0)
+    weights_T = torch.from_numpy(weights[predicted]).to(device)
+    loss, nats_T = legal_cross_entropy(hidden_TD, output_VD, weights_T, chunks, writer.vocabulary)
+    return loss, nats_T, torch.from_numpy(predicted.astype(np.int64))
+
+
+def evaluate(body: torch.nn.Module, output_VD: torch.Tensor, packs: Packs, writer: SentenceWriter) -> HeldOut:
+    """Nats per token and per sentence of every task and part."""
+    names, tasks = writer.prompts.parts, training_tasks(writer)
+    sums = np.zeros((len(tasks), len(names)))
+    tokens, sentences = np.zeros_like(sums), np.zeros_like(sums)
+    body.eval()
+    with torch.no_grad():
+        for place in range(len(packs)):
+            _, nats_T, _ = pack_loss(body, output_VD, packs, place, writer, np.ones(len(names), np.float32))
+            nats, parts = nats_T.cpu().numpy(), np.append(packs.parts[place][1:], 0)
+            bounds = packs.bounds[place]
+            for task, first, last in zip(packs.tasks[place], bounds[:-1], bounds[1:], strict=True):
+                inside = parts[first : last - 1]
+                sums[task] += np.bincount(inside, nats[first : last - 1], len(names))
+                count = np.bincount(inside, minlength=len(names))
+                tokens[task] += count
+                sentences[task] += count > 0
+    body.train()
+    held = HeldOut()
+    for code, task in enumerate(tasks):
+        for part, name in enumerate(names[1:], 1):
+            if tokens[code, part]:
+                held.per_token[f"{task.name}/{name}"] = float(sums[code, part] / tokens[code, part])
+                held.per_sentence[f"{task.name}/{name}"] = float(sums[code, part] / sentences[code, part])
+        whole = sums[code, 1:4].sum() / max(sentences[code, 1:4].max(), 1)
+        if whole:
+            held.per_sentence[f"{task.name}/cell"] = float(whole)
+    return held
+
+
+def make_optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices and AdamW for the rest, or AdamW for all."""
+    settings = recipe.optimizer
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name]
+    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "layers." in name)]
+    if settings.matrix_lr == 0:
+        return [torch.optim.AdamW([*matrices, *others], lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay)]
+    muon = torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(others, lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay)]
+
+
+def learning_rate_share(step: int, recipe: Recipe) -> float:
+    """Share of the full learning rate at a step: linear rise, level, linear fall."""
+    settings = recipe.optimizer
+    rise = min(1.0, (step + 1) / max(settings.warmup, 1))
+    fall_from = settings.stable * recipe.steps
+    fallen = max(0.0, step - fall_from) / max(recipe.steps - fall_from, 1)
+    return rise * (1 - fallen * (1 - settings.last))
+
+
+def pretrain(
+    recipe: Recipe, corpus_folder: str | Path, *, say: Say = print, log_with: str | None = "tensorboard", stop_after: int | None = None
+) -> Path:
+    """Train a model on a corpus; goes on from the newest whole checkpoint of the recipe's output folder.
+
+    Returns
+    -------
+    Path
+        The model folder, ``output/model``.
+    """
+    return Run(recipe, Path(corpus_folder), say=say, log_with=log_with).train(stop_after)
+
+
+class Run:
+    """One run: what it was made of, and where it stands."""
+
+    def __init__(self, recipe: Recipe, corpus_folder: Path, *, say: Say, log_with: str | None):
+        self.recipe, self.say, self.output = recipe, say, Path(recipe.output)
+        self.output.mkdir(parents=True, exist_ok=True)
+        set_seed(recipe.seed)
+        attention.register()
+        self.accelerator = Accelerator(mixed_precision=recipe.precision, log_with=_tracker(log_with), project_dir=str(self.output))
+        self.tokenizer_folder = corpus_folder / "tokenizer"
+        self.corpus = Corpus(corpus_folder, tokenizer_sha256=tokenizer_hash(self.tokenizer_folder))
+        self.vocabulary = load_vocabulary(self.tokenizer_folder)
+        self.writer = SentenceWriter(load_tokenizer(self.tokenizer_folder), self.vocabulary, load_prompts())
+        self.weights = np.array([recipe.loss.weight_of(part) for part in self.writer.prompts.parts], dtype=np.float32)
+        self.cursor, self.curve_file = Cursor(), self.output / "curve.jsonl"
+        self.train_data = Data.open(self.corpus, "train", self.writer)
+        if not len(self.train_data.rows):
+            raise CorpusError(f"{self.corpus.folder}: no cell in the train split; change the plan's split")
+        self._prepare_model()
+        self._resume()
+        self._open_data()
+
+    def _prepare_model(self) -> None:
+        lm = new_model(self.recipe.model.preset, self.vocabulary, context=self.recipe.packing.context, seed=self.recipe.seed)
+        if self.recipe.model.gene_start == "detection":
+            detection_G = np.asarray((self.train_data.counts > 0).mean(axis=0)).ravel()
+            start_genes_by_detection(lm, self.vocabulary, detection_G)
+        lm.set_attn_implementation(attention.PACKED)
+        self.lm = lm
+        body = torch.compile(lm.model) if self.recipe.compile else lm.model
+        self.optimizers = make_optimizers(lm, self.recipe)
+        self.body, *prepared = self.accelerator.prepare(body, *self.optimizers)
+        self.prepared = prepared
+        self.output_VD: torch.Tensor = lm.get_output_embeddings().weight
+        self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+
+    def _open_data(self) -> None:
+        train = self.train_data
+        split = next(
+            (name for name in ("valid", "test") if any(name in source["splits"] for source in self.corpus.manifest["sources"])), None
+        )
+        self.held_out: Packs | None = None
+        if split is not None:
+            held = Data.open(self.corpus, split, self.writer, self.recipe.evaluation_cells)
+            packing = replace(self.recipe.packing, thin_share=0.0, dataset_weights=None)
+            self.held_out = epoch_packs(held.rows, held.counts, self.writer, packing, seed=1, epoch=0, augment=False)
+        self.tokens_per_epoch = float(np.minimum(train.rows.ids.lengths, self.recipe.packing.context).sum())
+        self.stream = PackStream(train, self._packing_of, self.recipe.seed, self.cursor)
+
+    def _packing_of(self, epoch: int) -> Packing:
+        """Without thinning in the last epochs, so that the end of training sees real depths only."""
+        per_epoch = self.tokens_per_epoch / (self.recipe.packing.pack_tokens * self.recipe.packs_per_step)
+        if epoch * per_epoch >= self.recipe.thin_until * self.recipe.steps:
+            return replace(self.recipe.packing, thin_share=0.0)
+        return self.recipe.packing
+
+    def _resume(self) -> None:
+        found = checkpoints.newest_whole(self.output / "checkpoints")
+        if found is None:
+            self.curve_file.unlink(missing_ok=True)
+            return
+        state, progress, broken = found
+        for problem in broken:
+            self.say(f"left aside a broken checkpoint: {problem}")
+        if progress["fingerprint"] != self._fingerprint():
+            raise EngineError(f"{self.output}: its checkpoints are of another recipe or corpus; give another output folder or delete them")
+        self.lm.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.cursor = Cursor(step=progress["step"], epoch=progress["epoch"], place=progress["place"], tokens=progress["tokens"])
+        kept = [line for line in curve_lines(self.curve_file) if line["step"] <= self.cursor.step]
+        self.curve_file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.say(f"goes on from step {self.cursor.step:,}")
+
+    def _fingerprint(self) -> str:
+        fixed = {
+            key: value
+            for key, value in self.recipe.to_dict().items()
+            if key not in ("output", "folder", "keep", "checkpoint_every", "plan", "corpus", "evaluate_every")
+        }
+        return json.dumps(
+            [fixed, self.corpus.manifest["tokenizer_sha256"], [shard["sha256"] for shard in self.corpus.manifest["shards"]]], sort_keys=True
+        )
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            state = {"model": self.lm.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+            progress = {
+                "epoch": self.cursor.epoch,
+                "place": self.cursor.place,
+                "tokens": self.cursor.tokens,
+                "fingerprint": self._fingerprint(),
+            }
+            checkpoints.save(self.output / "checkpoints", self.cursor.step, state, progress, self.recipe.keep)
+        self.accelerator.wait_for_everyone()
+
+    def train(self, stop_after: int | None = None) -> Path:
+        """Go through the remaining steps and write the model."""
+        self.accelerator.init_trackers("tensorboard", config={})
+        million_tokens = self.tokens_per_epoch / 1e6
+        self.say(f"{n_parameters(self.lm) / 1e6:.1f}M parameters, {million_tokens:.2f}M tokens of cells, {self.recipe.steps:,} steps")
+        last = min(self.recipe.steps, stop_after or self.recipe.steps)
+        self.body.train()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        with (
+            Progress(*columns, console=Console(stderr=True), disable=not self.accelerator.is_main_process) as progress,
+            open(self.curve_file, "a", buffering=1) as curve,
+        ):
+            bar = progress.add_task("pretrain", total=self.recipe.steps, completed=self.cursor.step, note="")
+            while self.cursor.step < last:
+                line = self._step()
+                if self.cursor.step % self.recipe.evaluate_every == 0 or self.cursor.step == self.recipe.steps:
+                    line |= self._evaluate()
+                curve.write(json.dumps(line) + "\n")
+                self.accelerator.log({name: value for name, value in line.items() if isinstance(value, float)}, step=self.cursor.step)
+                progress.update(bar, completed=self.cursor.step, note=f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s")
+                if self.cursor.step % self.recipe.checkpoint_every == 0 or self.cursor.step == last:
+                    self._save()
+        self.stream.close()
+        self.accelerator.end_training()
+        return self._write_model()
+
+    def _step(self) -> dict[str, Any]:
+        began = time.perf_counter()
+        for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * learning_rate_share(self.cursor.step, self.recipe)
+        members = [(packs, place) for packs, place in self.stream.take(self.recipe.packs_per_step)]
+        total = sum(float(self.weights[packs.parts[place][1:]].sum()) for packs, place in members)
+        loss_sum, tokens = 0.0, 0
+        mine = members[self.accelerator.process_index :: self.accelerator.num_processes]
+        for packs, place in mine:
+            with self.accelerator.autocast():
+                loss, _, _ = pack_loss(self.body, self.output_VD, packs, place, self.writer, self.weights)
+            self.accelerator.backward(loss / total * self.accelerator.num_processes)
+            loss_sum += float(loss.detach()) / total
+        tokens = sum(int(packs.bounds[place][-1]) for packs, place in members)
+        norm = float(self.accelerator.clip_grad_norm_(self.lm.parameters(), self.recipe.optimizer.clip))
+        if not np.isfinite(norm) or not np.isfinite(loss_sum):
+            raise EngineError(
+                f"step {self.cursor.step}: loss {loss_sum}, gradient norm {norm}; lower the learning rates; the last checkpoint is whole"
+            )
+        for optimizer in self.prepared:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.cursor.step += 1
+        self.cursor.tokens += tokens
+        seconds = time.perf_counter() - began
+        loss_sum = float(self.accelerator.reduce(torch.tensor(loss_sum, device=self.accelerator.device), "sum"))
+        return {
+            "step": self.cursor.step,
+            "loss": loss_sum,
+            "gradient_norm": norm,
+            "tokens": self.cursor.tokens,
+            "tokens_per_second": tokens / seconds,
+        }
+
+    def _evaluate(self) -> dict[str, Any]:
+        if self.held_out is None:
+            return {}
+        with self.accelerator.autocast():
+            held = evaluate(self.body, self.output_VD, self.held_out, self.writer)
+        self.say(f"step {self.cursor.step:,}: {held.line()}")
+        return {"held_out_per_token": held.per_token, "held_out_per_sentence": held.per_sentence}
+
+    def _write_model(self) -> Path:
+        folder = self.output / "model"
+        if self.accelerator.is_main_process:
+            save_checkpoint(folder, self.lm, self.tokenizer_folder, self._card())
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def _card(self) -> dict[str, Any]:
+        """What the model is and has seen."""
+        sources = [{key: value for key, value in source.items() if key != "findings"} for source in self.corpus.manifest["sources"]]
+        curve = curve_lines(self.curve_file)
+        held: dict[str, float] = next((line["held_out_per_sentence"] for line in reversed(curve) if "held_out_per_sentence" in line), {})
+        return {
+            "format": 1,
+            "scmulan": __version__,
+            "parameters": n_parameters(self.lm),
+            "context": self.recipe.packing.context,
+            "steps": self.cursor.step,
+            "tokens": self.cursor.tokens,
+            "sources": sources,
+            "labels": seen_labels(self.corpus),
+            "held_out_nats": held,
+            "recipe": {key: value for key, value in self.recipe.to_dict().items() if key not in ("output", "folder", "corpus")},
+        }
+
+
+def curve_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a curve file; a line that a kill cut short is left out, for its step is done again."""
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def seen_labels(corpus: Corpus) -> list[dict[str, Any]]:
+    """Each combination of organism, organ, lineage and cell type among the training cells, with its number of cells."""
+    rows = corpus.read("train")
+    names = ("organism", "organ", "region", "assay", "disease", "time", "lineage", "cell_type")
+    seen: dict[tuple[str | None, ...], int] = {}
+    for row in range(len(rows)):
+        key = tuple(rows.fields[name][row] if name in rows.fields else None for name in names)
+        seen[key] = seen.get(key, 0) + 1
+    return [
+        {**{name: value for name, value in zip(names, key, strict=True) if value}, "cells": count}
+        for key, count in sorted(seen.items(), key=str)
+    ]
+
+
+def _tracker(name: str | None) -> str | None:
+    """TensorBoard when it is installed; the curve file is always written."""
+    if name == "tensorboard":
+        try:
+            import tensorboard  # type: ignore[import-untyped]  # noqa: F401
+        except ImportError:
+            return None
+    return name

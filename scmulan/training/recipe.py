@@ -1,0 +1,200 @@
+"""The recipe of a pretraining run: one YAML file, one dataclass a stage; an unknown key is an error that names the nearest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scmulan import assets
+from scmulan.corpus.pack import Packing
+from scmulan.errors import RecipeError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """Which model is trained, from scratch.
+
+    Attributes
+    ----------
+    preset : a name of ``scmulan.model.PRESETS``
+    gene_start : how gene embeddings begin: ``detection`` (Fourier features of cumulative detection) or ``random``
+    """
+
+    preset: str = "demo"
+    gene_start: str = "detection"
+
+    def __post_init__(self) -> None:
+        if self.gene_start not in ("detection", "random"):
+            raise RecipeError(f"model.gene_start {self.gene_start!r}: needed detection or random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerRecipe:
+    """Muon for the matrices of the layers, AdamW for the rest.
+
+    Attributes
+    ----------
+    matrix_lr : learning rate of Muon, its update scaled to AdamW's (0: AdamW for all)
+    lr : learning rate of AdamW (embeddings, norms)
+    weight_decay : of both
+    warmup : steps of linear rise
+    stable : share of the steps before the linear fall begins
+    last : share of the learning rate at the end of the fall
+    clip : largest gradient norm
+    """
+
+    matrix_lr: float = 0.01
+    lr: float = 0.004
+    weight_decay: float = 0.0
+    warmup: int = 30
+    stable: float = 0.4
+    last: float = 0.02
+    clip: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRecipe:
+    """Weight of each part of a sentence; a field not named has ``fields``."""
+
+    depth: float = 1.0
+    level: float = 1.0
+    gene: float = 1.0
+    fields: float = 5.0
+    of_field: dict[str, float] = field(default_factory=dict)
+
+    def weight_of(self, part: str) -> float:
+        """Weight of a part by name; what is given and the frame weigh nothing."""
+        fixed = {"given": 0.0, "frame": 0.0, "depth": self.depth, "level": self.level, "gene": self.gene}
+        return fixed.get(part, self.of_field.get(part, self.fields))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole run.
+
+    Attributes
+    ----------
+    output : folder that gets tokenizer, corpus, checkpoints, the curve and the model
+    plan : corpus plan, as in ``scmulan corpus build``; or
+    corpus : a corpus folder that exists
+    steps : optimizer steps
+    packs_per_step : packs that make one step, over all processes
+    thin_until : share of the steps after which no cell is thinned for augmentation any more
+    precision : ``bf16`` or ``no``
+    compile : whether the layers are compiled
+    evaluate_every, checkpoint_every : steps; ``keep`` checkpoints stay
+    evaluation_cells : held-out cells that each evaluation reads
+    """
+
+    output: str = "runs/pretrain"
+    seed: int = 0
+    plan: dict[str, Any] | None = None
+    corpus: str | None = None
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    packing: Packing = field(default_factory=Packing)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    steps: int = 1000
+    packs_per_step: int = 1
+    thin_until: float = 0.7
+    precision: str = "bf16"
+    compile: bool = False
+    evaluate_every: int = 500
+    evaluation_cells: int = 200
+    checkpoint_every: int = 200
+    keep: int = 2
+    folder: str = "."
+
+    def __post_init__(self) -> None:
+        if (self.plan is None) == (self.corpus is None):
+            raise RecipeError(
+                "the recipe needs either `plan:` (sources to build a corpus from) or `corpus:` (a folder that exists), not both"
+            )
+        if self.precision not in ("bf16", "no"):
+            raise RecipeError(f"precision {self.precision!r}: needed bf16 or no")
+        for name in ("steps", "packs_per_step", "evaluate_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name} is {getattr(self, name)}: needed at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it is saved with every result."""
+        return dataclasses.asdict(self)
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from YAML with ``key=value`` overrides (dots reach inside); relative names are also looked for among the shipped ones."""
+    path = Path(path)
+    if not path.is_file() and not path.is_absolute():
+        shipped = assets.path("training")
+        path = next((found for found in (shipped / path.name, shipped.parent / path) if found.is_file()), path)
+    try:
+        given = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}; give the path of a recipe, for example training/demo.yaml") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML ({error})") from None
+    if not isinstance(given, dict):
+        raise RecipeError(f"{path} holds {type(given).__name__}: needed a mapping, as in training/demo.yaml")
+    for override in overrides:
+        _override(given, override)
+    recipe: Recipe = fill(Recipe, given | {"folder": str(path.parent)}, str(path))
+    return recipe
+
+
+def _override(given: dict[str, Any], override: str) -> None:
+    """Put ``packing.context=128`` into a recipe's plain data."""
+    key, _, value = override.partition("=")
+    *outer, last = key.split(".")
+    place = given
+    for name in outer:
+        below = place.setdefault(name, {})
+        if not isinstance(below, dict):
+            raise RecipeError(f"--set {key}: {name} is {below!r}, which has no parts")
+        place = below
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override}: not YAML") from None
+
+
+STAGES: dict[str, type[Any]] = {"model": ModelRecipe, "packing": Packing, "optimizer": OptimizerRecipe, "loss": LossRecipe}
+
+
+def fill(cls: type[Any], given: Mapping[str, Any], where: str) -> Any:
+    """A recipe dataclass from a mapping; RecipeError names an unknown key and its nearest, or a value of the wrong kind."""
+    known = {entry.name: entry for entry in dataclasses.fields(cls)}
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key {key!r}{nearest(str(key), list(known))}; known: {', '.join(known)}")
+        if cls is Recipe and key in STAGES:
+            if not isinstance(value or {}, Mapping):
+                raise RecipeError(f"{where}: {key} is {value!r}: needed a mapping")
+            values[key] = fill(STAGES[key], value or {}, f"{where}: {key}")
+            continue
+        values[key] = _checked(value, str(known[key].type), f"{where}: {key}")
+    return cls(**values)
+
+
+def _checked(value: Any, kind: str, where: str) -> Any:
+    """The value, or RecipeError when it is of another kind than the one needed."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "float" and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise RecipeError(f"{where} is {value!r}: needed a number") from None
+    if kind in ("int", "float") and not is_number:
+        raise RecipeError(f"{where} is {value!r}: needed a number")
+    if kind == "int" and not float(value).is_integer():
+        raise RecipeError(f"{where} is {value!r}: needed a whole number")
+    for name, needed, words in (("bool", bool, "true or false"), ("str", str, "a text"), ("dict", Mapping, "a mapping")):
+        is_optional = "None" in kind and value is None
+        if kind.split(" ")[0].split("[")[0] == name and not isinstance(value, needed) and not is_optional:
+            raise RecipeError(f"{where} is {value!r}: needed {words}")
+    return int(value) if kind == "int" else value

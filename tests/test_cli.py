@@ -1,0 +1,338 @@
+"""The command line end to end on a tiny model: results on stdout, JSON alone where asked, one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from anndata import AnnData
+from conftest import kind_cells, tiny_recipe
+
+from scmulan import __version__, cli
+from scmulan.cells import read_h5ad
+from scmulan.model import load_checkpoint
+
+KINDS = ("B cell", "natural killer cell")
+
+
+@pytest.fixture
+def scmulan(monkeypatch, capsys, trained):
+    """Run a command in this process; (exit code, stdout, stderr)."""
+
+    def run(*words: object, model: object = trained.folder) -> tuple[int, str, str]:
+        needs_model = words[0] in ("annotate", "embed", "locate", "describe", "generate", "complete")
+        monkeypatch.setattr(sys, "argv", ["scmulan", *map(str, words), *(("--model", str(model)) if needs_model else ())])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def right(result: tuple[int, str, str]) -> str:
+    """Stdout of a command that went well."""
+    code, out, err = result
+    assert code == 0, err
+    return out
+
+
+def refused(result: tuple[int, str, str], code: int = 2) -> str:
+    """The one line that a command said when it could not do it."""
+    found, out, err = result
+    assert found == code, out + err
+    assert "Traceback" not in out + err
+    lines = [line for line in err.splitlines() if line.startswith("scmulan: ")]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+# -- what goes well -----------------------------------------------------------------------------------------------------------------
+
+
+def test_check_prints_what_was_found(scmulan, trained):
+    assert "12" in right(scmulan("check", trained.cells))
+    report = json.loads(right(scmulan("check", trained.cells, "--json")))
+    assert report["verdict"] in ("ok", "warning")
+
+
+def test_annotate_writes_a_copy_with_labels(scmulan, trained, tmp_path):
+    out = right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--cluster", "donor", "--threshold", 0.1))
+    assert "written to" in out
+    done = read_h5ad(tmp_path / "out.h5ad")
+    assert {"scmulan_cell_type", "scmulan_cell_type_probability", "scmulan_cell_type_cluster"} <= set(done.obs)
+    assert "scmulan_cell_type" not in read_h5ad(trained.cells).obs
+
+
+@pytest.mark.parametrize("how", ["text", "file", "many"])
+def test_labels_come_as_text_or_as_a_file(scmulan, trained, tmp_path, how):
+    labels = ["B cell", "natural killer cell"] + ([f"kind number {number} of many" for number in range(15)] if how == "many" else [])
+    given = ";".join(labels)
+    if how == "file":
+        (tmp_path / "labels.txt").write_text("\n".join(labels) + "\n")
+        given = str(tmp_path / "labels.txt")
+    right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--labels", given))
+    assert set(read_h5ad(tmp_path / "out.h5ad").obs["scmulan_cell_type"]) <= set(labels)
+
+
+def test_a_label_never_seen_is_scored_as_text(scmulan, trained, tmp_path):
+    out = right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--labels", "cell of Mars", "--json"))
+    assert json.loads(out)["cell_types"] == {"cell of Mars": 12}
+
+
+def test_embed_locate_and_describe_write_their_keys(scmulan, trained, tmp_path):
+    right(scmulan("embed", trained.cells, "-o", tmp_path / "e.h5ad"))
+    assert read_h5ad(tmp_path / "e.h5ad").obsm["X_scmulan"].shape == (12, 64)
+    right(scmulan("locate", trained.cells, "-o", tmp_path / "l.h5ad"))
+    assert "scmulan_organ" in read_h5ad(tmp_path / "l.h5ad").obs
+    right(scmulan("describe", trained.cells, "-o", tmp_path / "d.h5ad"))
+    assert "scmulan_organism" in read_h5ad(tmp_path / "d.h5ad").obs
+    assert "blood" in right(scmulan("locate", trained.cells)) or "skin" in right(scmulan("locate", trained.cells))
+
+
+def test_generate_and_complete_write_cells(scmulan, tmp_path):
+    right(scmulan("generate", "--organ", "blood", "--cell-type", "b cells", "-n", 3, "--seed", 1, "-o", tmp_path / "g.h5ad"))
+    assert set(read_h5ad(tmp_path / "g.h5ad").obs["cell_type"]) == {"B cell"}
+    right(scmulan("complete", "--gene", "GATA1=8", "--set", "organ=blood", "-n", 2, "-o", tmp_path / "c.h5ad"))
+    made = read_h5ad(tmp_path / "c.h5ad")
+    assert made[:, "GATA1"].layers["counts"].toarray().ravel().tolist() == [8, 8]
+
+
+@pytest.mark.parametrize("command", ["annotate", "embed", "locate", "describe", "generate", "complete"])
+def test_json_is_all_that_stands_on_stdout(scmulan, trained, tmp_path, command):
+    extra = {"generate": ["-n", 2], "complete": ["-n", 2, "--gene", "GATA1=3"]}.get(command, [trained.cells])
+    found = json.loads(right(scmulan(command, *extra, "-o", tmp_path / "out.h5ad", "--json")))
+    assert isinstance(found, dict)
+    assert found
+
+
+def test_tokenizer_corpus_and_pretraining_in_a_row(scmulan, trained, tmp_path):
+    built = json.loads(right(scmulan("tokenizer", "build", trained.plan, "-o", tmp_path / "tok", "--json")))
+    assert built["genes"] > 50
+    corpus = tmp_path / "corpus"
+    built = json.loads(right(scmulan("corpus", "build", trained.plan, "-o", corpus, "--tokenizer", tmp_path / "tok", "--json")))
+    assert built["cells"] == 160
+    assert "human.h5ad" in right(scmulan("corpus", "inspect", corpus, "--verify"))
+    assert json.loads(right(scmulan("corpus", "inspect", corpus, "--json")))["cells"] == 160
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe(tmp_path / "run", corpus=str(corpus), steps=9)))
+    made = json.loads(right(scmulan("pretrain", tmp_path / "recipe.yaml", "--set", "steps=2", "--json")))
+    assert load_checkpoint(made["model"]).card["steps"] == 2
+
+
+def test_pretrain_builds_the_corpus_of_its_plan(scmulan, trained, tmp_path):
+    recipe = tiny_recipe(tmp_path / "run", steps=1, plan={"sources": [str(trained.plan.parent / "human.h5ad")]})
+    del recipe["corpus"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    right(scmulan("pretrain", tmp_path / "recipe.yaml"))
+    assert (tmp_path / "run" / "corpus" / "manifest.json").is_file()
+    assert (tmp_path / "run" / "model" / "scmulan.json").is_file()
+
+
+def test_the_program_runs_as_a_program(tmp_path):
+    found = subprocess.run([sys.executable, "-m", "scmulan.cli", "--version"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout.strip()) == (0, __version__)
+    found = subprocess.run(
+        [sys.executable, "-m", "scmulan.cli", "check", str(tmp_path / "none.h5ad")], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 1
+    assert "no such file" in found.stdout
+    assert "Traceback" not in found.stderr
+
+
+# -- bad cells ----------------------------------------------------------------------------------------------------------------------
+
+
+def bad(path: Path, how: str) -> Path:
+    """A file with one fault."""
+    adata = kind_cells(KINDS, 8)
+    if how == "no file":
+        return path
+    if how == "not an h5ad":
+        path.write_text("cell,gene\n")
+        return path
+    if how == "truncated":
+        adata.write_h5ad(path)
+        path.write_bytes(path.read_bytes()[:3000])
+        return path
+    dense = adata.X.toarray()
+    if how == "empty":
+        adata = AnnData(np.zeros((0, adata.n_vars), np.float32), var=adata.var)
+    elif how == "no counts":
+        adata.X = dense * 0
+    elif how == "NaN":
+        dense[2, 3] = np.nan
+        adata.X = dense
+    elif how == "negative":
+        adata.X = dense - 1
+    elif how == "no known gene":
+        adata.var_names = [f"contig{number}" for number in range(adata.n_vars)]
+    adata.write_h5ad(path)
+    return path
+
+
+BAD = {
+    "no file": "no such file",
+    "not an h5ad": "not an HDF5 file, so not an .h5ad",
+    "truncated": "not an .h5ad, or cut short or damaged",
+    "empty": "an empty matrix",
+    "no counts": "count",
+    "NaN": "NaN or infinite",
+    "negative": "negative",
+    "no known gene": "no known gene",
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_cells_that_can_not_be_used_are_refused_in_one_line(scmulan, tmp_path, how):
+    path = bad(tmp_path / "in.h5ad", how)
+    line = refused(scmulan("annotate", path, "-o", tmp_path / "out.h5ad"))
+    assert BAD[how] in line
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_check_reports_them_as_problems_and_exits_with_1(scmulan, tmp_path, how):
+    code, out, err = scmulan("check", bad(tmp_path / "in.h5ad", how), "--json")
+    report = json.loads(out)
+    assert "Traceback" not in err
+    said = " ".join(finding["found"] for finding in report["findings"])
+    assert BAD[how] in said
+    assert (code, report["verdict"]) == (1, "problem")
+
+
+@pytest.mark.parametrize("how", ["dense", "float counts", "log1p", "duplicate genes"])
+def test_odd_cells_that_can_be_used_are_annotated_like_plain_ones(scmulan, tmp_path, how):
+    plain, odd = kind_cells(KINDS, 8), kind_cells(KINDS, 8)
+    if how == "dense":
+        odd.X = odd.X.toarray()
+    elif how == "float counts":
+        odd.X = odd.X.astype(np.float64)
+    elif how == "log1p":
+        dense = odd.X.toarray()
+        odd.X = np.log1p(dense / dense.sum(1, keepdims=True) * 1e4)
+    elif how == "duplicate genes":  # one gene's counts divided between two columns of its name
+        dense, half = odd.X.toarray(), odd.X.toarray()[:, :1] // 2
+        dense[:, :1] -= half
+        odd = AnnData(np.hstack([dense, half]), obs=odd.obs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            odd.var_names = [*plain.var_names, plain.var_names[0]]
+            odd.write_h5ad(tmp_path / "odd.h5ad")
+    plain.write_h5ad(tmp_path / "plain.h5ad")
+    if how != "duplicate genes":
+        odd.write_h5ad(tmp_path / "odd.h5ad")
+    answers = []
+    for name in ("plain", "odd"):
+        right(scmulan("annotate", tmp_path / f"{name}.h5ad", "-o", tmp_path / "out.h5ad", "--labels", ";".join(KINDS)))
+        answers.append(read_h5ad(tmp_path / "out.h5ad").obs["scmulan_cell_type_probability"].to_numpy())
+    np.testing.assert_allclose(answers[1], answers[0], atol=0.02)
+
+
+def test_cells_said_to_be_of_another_species_than_their_genes_are_refused(scmulan, trained, tmp_path):
+    line = refused(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--organism", "mouse"))
+    assert "Mus musculus is said, but the gene names are those of Homo sapiens" in line
+    assert "WARNING" in right(scmulan("check", trained.cells, "--organism", "mouse"))
+
+
+# -- bad questions ------------------------------------------------------------------------------------------------------------------
+
+GENERATE = ["generate", "-o", "OUT", "-n", 2]
+COMPLETE = ["complete", "-o", "OUT", "-n", 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([*GENERATE, "--cell-type", "keratinocite"], "nearest: 'keratinocyte'"),
+        ([*GENERATE, "--organ", "skin", "--cell-type", "B cell"], "no training cell had"),
+        ([*GENERATE, "--set", "flavour=sweet"], "'flavour' is not a field; fields: organism"),
+        ([*GENERATE, "--set", "organ"], "--set 'organ': needed NAME=VALUE"),
+        ([*GENERATE, "--depth", 0], "depth 0: needed at least 1"),
+        ([*GENERATE, "--top-p", 2], "top_p 2.0: needed"),
+        (["generate", "-o", "OUT", "-n", 0], "n is 0: needed at least 1 cell"),
+        ([*COMPLETE, "--gene", "GATA11=8"], "gene 'GATA11' is not known; nearest"),
+        ([*COMPLETE, "--gene", "GATA1=many"], "--gene GATA1=many: needed a whole count, for example GATA1=8"),
+        ([*COMPLETE, "--gene", "GATA1"], "--gene 'GATA1': needed NAME=VALUE"),
+        (["annotate", "IN", "-o", "OUT", "--field", "organ=tisue"], "obs has no column 'tisue'.*nearest: 'tissue'"),
+        (["annotate", "IN", "-o", "OUT", "--field", "organn=tissue"], "field 'organn' is unknown.*nearest: 'organ'"),
+        (["annotate", "IN", "-o", "OUT", "--cluster", "leiden"], "cluster 'leiden' is not a column of obs"),
+        (["annotate", "IN", "-o", "OUT", "--labels", "B cell;b cells"], "give each label once"),
+        (["annotate", "IN", "-o", "OUT", "--labels", ";"], "no label given"),
+        (["annotate", "IN", "-o", "none/out.h5ad"], "no folder none; make it first"),
+        (["embed", "IN", "-o", "FOLDER"], "a folder; name a file"),
+        (["generate", "-o", "none/out.h5ad"], "no folder none; make it first"),
+        (["pretrain", "none.yaml"], "none.yaml: No such file"),
+        (["corpus", "inspect", "FOLDER"], "no manifest.json; build the corpus"),
+        (["corpus", "build", "none.yaml", "-o", "OUT"], "none.yaml: No such file"),
+        (["tokenizer", "build", "none.yaml", "-o", "OUT"], "none.yaml: No such file"),
+    ],
+)
+def test_a_question_that_can_not_be_answered_is_one_line_and_exit_code_2(scmulan, trained, tmp_path, words, says):
+    (tmp_path / "folder").mkdir()
+    places = {"IN": trained.cells, "OUT": tmp_path / "out.h5ad", "FOLDER": tmp_path / "folder"}
+    line = refused(scmulan(*(places.get(word, word) for word in words)))
+    assert re.search(says, line), line
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+@pytest.mark.parametrize("words", [["annotate"], ["generate", "-n", "many", "-o", "x"], ["annotat"], ["complete", "-o", "x"]])
+def test_words_that_are_no_command_are_exit_code_2_without_traceback(scmulan, words):
+    code, out, err = scmulan(*words)
+    assert code == 2
+    assert "Usage" in out + err
+    assert "Traceback" not in out + err
+
+
+# -- bad models and disks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained.folder, tmp_path / "model"))
+
+
+def test_a_damaged_model_is_refused(scmulan, trained, copied, tmp_path):
+    content = (copied / "model.safetensors").read_bytes()
+    (copied / "model.safetensors").write_bytes(content[:-7] + b"damaged")
+    line = refused(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", model=copied))
+    assert "model.safetensors: its sha256 is not the one in scmulan.json" in line
+
+
+def test_a_tokenizer_of_another_model_is_refused(scmulan, trained, copied, language, tmp_path):
+    for name in ("tokenizer.json", "scmulan_vocabulary.json"):
+        shutil.copyfile(language.folder / name, copied / name)
+    line = refused(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", model=copied))
+    assert "the tokenizer is not the one this model was trained with" in line
+
+
+def test_a_model_that_is_not_there_is_refused(scmulan, trained, tmp_path):
+    line = refused(scmulan("embed", trained.cells, "-o", tmp_path / "out.h5ad", model=tmp_path / "none"))
+    assert "no such model folder" in line
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(scmulan, trained, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AnnData, "write_h5ad", full)
+    line = refused(scmulan("embed", trained.cells, "-o", tmp_path / "out.h5ad"))
+    assert "out.h5ad: can't be written (OSError: [Errno 28] No space left on device)" in line
+    assert list(tmp_path.glob("*out.h5ad*")) == []
+
+
+def test_a_disk_that_fails_elsewhere_is_one_line_too(scmulan, trained, tmp_path):
+    (tmp_path / "taken").write_text("a file where a folder is needed")
+    line = refused(scmulan("tokenizer", "build", trained.plan, "-o", tmp_path / "taken"))
+    assert "taken" in line

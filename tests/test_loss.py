@@ -1,0 +1,179 @@
+"""The loss over legal ids: the same as a masked softmax over all ids, in value and in gradient, however it is chunked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_counts
+
+from scmulan import csentence
+from scmulan.automaton import CellAutomaton, legal_targets
+from scmulan.csentence import Vocabulary
+from scmulan.training.loss import legal_cross_entropy, plan_chunks
+
+WIDTH = 16
+
+
+@pytest.fixture(scope="module")
+def sentences(language):
+    """Some sentences of every task laid end to end, padding after them; ids and what is learnt."""
+    cells = csentence.encode(random_counts(12, seed=4), language.vocabulary)
+    fields = {"organ": "blood", "lineage": "lymphoid", "cell_type": "B cell", "organism": "Homo sapiens"}
+    rng = np.random.default_rng(0)
+    tasks = [language.prompts.task(name) for name in language.prompts.built]
+    written = [language.writer.training_sentence(tasks[row % len(tasks)], fields, cells[row], rng) for row in range(len(cells))]
+    ids = np.concatenate([sentence.ids for sentence in written] + [np.zeros(20, dtype=np.int64)])
+    return ids, np.concatenate([sentence.parts for sentence in written] + [np.zeros(20, dtype=np.uint8)]) > 0
+
+
+def plain_mask(ids: np.ndarray, is_learnt: np.ndarray, v: Vocabulary) -> torch.Tensor:
+    """(T, V) bool: legal next ids of each learnt position, by the step automaton in cells and by the words of the grammar outside."""
+    mask = torch.zeros(len(ids), v.size, dtype=torch.bool)
+    automaton = None
+    for at in range(len(ids) - 1):
+        here, following = int(ids[at]), int(ids[at + 1])
+        if here == v.cell:
+            automaton = CellAutomaton(v)
+            automaton.begin(1)
+        elif automaton is not None:
+            automaton.advance(torch.tensor([here]))
+            automaton = None if bool(automaton.is_done[0]) else automaton
+        if not is_learnt[at + 1]:
+            continue
+        if automaton is not None:
+            mask[at] = automaton.legal()[0]
+            continue
+        mask[at, v.eos : v.first_depth] = True
+        mask[at, v.first_gene : v.last_gene] = True
+        is_word = v.text[0] <= following < v.text[1] or following >= v.first_gene
+        if v.cell < here < v.text[0] and is_word:  # right after a field's token
+            mask[at, : v.text[0]] = False
+    return mask
+
+
+def plain_loss(hidden_TD, weight_VD, weights_T, ids, mask_TV):
+    """The same loss by a whole softmax."""
+    learnt = mask_TV.any(1).nonzero().squeeze(1)
+    logits = (hidden_TD @ weight_VD.T)[learnt].masked_fill(~mask_TV[learnt], -torch.inf)
+    nats_T = torch.zeros(len(ids)).index_put(
+        (learnt,), -logits.log_softmax(1)[torch.arange(len(learnt)), torch.from_numpy(ids)[learnt + 1]]
+    )
+    return (nats_T * weights_T).sum(), nats_T.detach()
+
+
+def tensors(n_tokens: int, v: Vocabulary, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = (0.2 * torch.randn(n_tokens, WIDTH, generator=generator)).requires_grad_()
+    weight = torch.randn(v.size, WIDTH, generator=generator, requires_grad=True)
+    return hidden, weight, torch.rand(n_tokens, generator=generator)
+
+
+def test_value_and_gradient_are_those_of_a_plain_masked_softmax(language, sentences):
+    v, (ids, is_learnt) = language.vocabulary, sentences
+    hidden, weight, weights = tensors(len(ids), v)
+    expected, expected_nats = plain_loss(hidden, weight, weights, ids, plain_mask(ids, is_learnt, v))
+    expected_gradients = torch.autograd.grad(3 * expected, (hidden, weight))
+    loss, nats = legal_cross_entropy(hidden, weight, weights, plan_chunks(legal_targets(ids, is_learnt, v), v), v)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(nats, expected_nats, rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(torch.autograd.grad(3 * loss, (hidden, weight)), expected_gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100, 100_000])
+def test_chunks_of_any_size_agree(language, sentences, chunk):
+    v, (ids, is_learnt) = language.vocabulary, sentences
+    hidden, weight, weights = tensors(len(ids), v, seed=1)
+    legal = legal_targets(ids, is_learnt, v)
+    results = []
+    for size in (256, chunk):
+        loss, nats = legal_cross_entropy(hidden, weight, weights, plan_chunks(legal, v, size), v)
+        results.append((loss, nats, *torch.autograd.grad(loss, (hidden, weight))))
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-5)
+
+
+def test_each_learnt_id_has_its_nats_and_no_other_position_any(language, sentences):
+    v, (ids, is_learnt) = language.vocabulary, sentences
+    hidden, weight, weights = tensors(len(ids), v)
+    _, nats = legal_cross_entropy(hidden, weight, weights, plan_chunks(legal_targets(ids, is_learnt, v), v), v)
+    assert torch.isfinite(nats).all()
+    is_open = plain_mask(ids, is_learnt, v).sum(1) > 1  # after the last gene of the vocabulary at level 1 only </cell> may come: no nats
+    assert (nats > 0).tolist() == is_open.tolist()
+    assert is_open.sum() > 0.98 * is_learnt.sum()
+
+
+def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_legal_ids(language, sentences):
+    v, (ids, is_learnt) = language.vocabulary, sentences
+    _, nats = legal_cross_entropy(
+        torch.zeros(len(ids), WIDTH), torch.zeros(v.size, WIDTH), torch.ones(len(ids)), plan_chunks(legal_targets(ids, is_learnt, v), v), v
+    )
+    n_legal = plain_mask(ids, is_learnt, v).sum(1)
+    torch.testing.assert_close(nats, n_legal.clamp(min=1).float().log())
+
+
+def test_illegal_ids_get_no_gradient(language):
+    """Raising the logit of a gene that may not come changes nothing: it has no part in the softmax."""
+    v = language.vocabulary
+    ids = csentence.encode(random_counts(1, seed=9), v).values
+    is_learnt = np.zeros(len(ids), dtype=bool)
+    is_learnt[-1] = True  # only </cell>, after the last gene of the last level
+    hidden, weight, weights = tensors(len(ids), v)
+    loss, _ = legal_cross_entropy(hidden, weight, weights, plan_chunks(legal_targets(ids, is_learnt, v), v), v)
+    loss.backward()
+    legal = plain_mask(ids, is_learnt, v)[len(ids) - 2]
+    assert (weight.grad[~legal] == 0).all()
+    assert (weight.grad[legal] != 0).any(1).all()
+    assert (hidden.grad[:-2] == 0).all()
+
+
+def test_a_weight_of_zero_takes_a_part_out_of_the_gradient_but_not_out_of_the_report(language, sentences):
+    v, (ids, is_learnt) = language.vocabulary, sentences
+    hidden, weight, _ = tensors(len(ids), v)
+    chunks = plan_chunks(legal_targets(ids, is_learnt, v), v)
+    loss, nats = legal_cross_entropy(hidden, weight, torch.zeros(len(ids)), chunks, v)
+    loss.backward()
+    assert loss.item() == 0
+    assert (hidden.grad == 0).all()
+    assert (weight.grad == 0).all()
+    assert nats.sum() > 0
+
+
+def test_an_empty_cell_is_learnt_without_an_infinite_loss(language):
+    v = language.vocabulary
+    task = language.prompts.task("generate")
+    empty = csentence.encode(random_counts(1) * 0, v)[0]
+    sentence = language.writer.training_sentence(task, {"organ": "blood"}, empty, np.random.default_rng(0))
+    hidden, weight, weights = tensors(len(sentence.ids), v)
+    loss, _ = legal_cross_entropy(hidden, weight, weights, plan_chunks(legal_targets(sentence.ids, sentence.parts > 0, v), v), v)
+    assert torch.isfinite(loss)
+
+
+def test_nothing_to_learn_is_a_loss_of_zero(language, sentences):
+    v, (ids, _) = language.vocabulary, sentences
+    hidden, weight, weights = tensors(len(ids), v)
+    loss, nats = legal_cross_entropy(hidden, weight, weights, plan_chunks(legal_targets(ids, np.zeros(len(ids), dtype=bool), v), v), v)
+    assert loss.item() == nats.sum().item() == 0
+
+
+def test_products_in_bfloat16_stay_near_and_softmax_in_float32(language, sentences):
+    v, (ids, is_learnt) = language.vocabulary, sentences
+    hidden, weight, weights = tensors(len(ids), v)
+    chunks = plan_chunks(legal_targets(ids, is_learnt, v), v)
+    exact, _ = legal_cross_entropy(hidden, weight, weights, chunks, v)
+    near, nats = legal_cross_entropy(hidden, weight, weights, chunks, v, torch.bfloat16)
+    assert nats.dtype == torch.float32
+    assert near.item() == pytest.approx(exact.item(), rel=5e-3)
+    for found, wanted in zip(torch.autograd.grad(near, (hidden, weight)), torch.autograd.grad(exact, (hidden, weight)), strict=True):
+        assert found.dtype == torch.float32
+        assert float((found - wanted).norm() / wanted.norm()) < 0.03
+
+
+def test_the_loss_needs_only_the_tail_of_the_vocabulary(language, sentences):
+    """Sorted by the gene they stand at, late positions need few columns: that is what makes it cheap."""
+    v, (ids, is_learnt) = language.vocabulary, sentences
+    chunks = plan_chunks(legal_targets(ids, is_learnt, v), v, 32)
+    columns = [last - first for chunk in chunks if chunk.after_gene is not None for first, last in chunk.spans[1:]]
+    assert columns == sorted(columns, reverse=True)
+    assert np.mean(columns) < 0.75 * v.n_genes
