@@ -1,8 +1,7 @@
 """Which ids may come next in a c-sentence: one grammar for the loss and for the sampler.
 
-Inside a cell: after ``<cell>`` a depth; after a depth a level; after a level any gene of its block not named yet; after a gene
-a later gene of the block not named yet, a later block or lower level that has a gene left, or ``</cell>``. Outside: words after
-a field, then words, another part or the end.
+Inside a cell: after ``<cell>`` a depth; after a depth a level; after a level any gene not named yet; after a gene a later gene
+not named yet, a lower level, or ``</cell>``. Outside: words after a field, then words, another part or the end.
 
 ``legal_targets`` reads whole known sentences (numpy, for the loss); ``CellAutomaton`` goes step by step (torch, for the
 sampler). A test holds them equal.
@@ -31,11 +30,9 @@ class LegalTargets:
     ----------
     depth_at, depth_target : (N,) positions whose next id is a depth (legal: depths), and that id
     cell_at, cell_target : (M,) positions whose next id is a gene, a level or ``</cell>``, and that id
-    after_gene, until_gene : (M,) int, legal genes are those of a column greater than the one and less than the other; both the
-        number of genes when none is
+    after_gene : (M,) int, legal genes are those of a column greater than this; the number of genes when none is
     after_level : (M,) int, legal levels are the ids greater than this, up to ``</cell>``
     named_of, named : (P,) index into the M positions and a gene column that is illegal there, for it stands at a higher level
-    empty_of, empty : (Q,) index into the M positions and a level id that is illegal there, for all its genes are named
     word_at, word_target : (W,) positions outside cells (legal: everything but depths and levels), and the next id
     word_only : (W,) bool, whether only a word may follow (right after a field's token)
     """
@@ -45,12 +42,9 @@ class LegalTargets:
     cell_at: Ids
     cell_target: Ids
     after_gene: Ids
-    until_gene: Ids
     after_level: Ids
     named_of: Ids
     named: Ids
-    empty_of: Ids
-    empty: Ids
     word_at: Ids
     word_target: Ids
     word_only: npt.NDArray[np.bool_]
@@ -81,36 +75,20 @@ def legal_targets(ids: npt.ArrayLike, is_learnt: npt.NDArray[np.bool_], vocabula
     level_place = np.maximum.accumulate(np.where(is_level, place, 0))
     before = ids[cell_at]
     was_gene, was_level = before >= v.first_gene, is_level[cell_at]
-    opened = np.where(was_gene | was_level, ids[level_place[cell_at]] - v.first_level, 0)
-    after_gene = np.where(was_gene, before - v.first_gene, np.where(was_level, v.block_first[opened] - 1, v.n_genes))
-    until_gene = np.where(was_gene | was_level, v.block_end[opened], v.n_genes)
+    after_gene = np.where(was_gene, before - v.first_gene, np.where(was_level, -1, v.n_genes))
     after_level = np.where(was_gene, ids[level_place[cell_at]], np.where(was_level, v.end_of_cell, v.first_level - 1))
-    named_of, named = _named_before(ids, cell_at, after_gene, until_gene, level_place, v)
-    empty_of, empty = _empty_levels(ids, cell_at, v)
+    named_of, named = _named_before(ids, cell_at, after_gene, level_place, v)
     word_at = np.flatnonzero(learnt & ~in_cell & ~is_depth)
     field_like = (ids[word_at] >= 4) & (ids[word_at] < v.text[0])
     word_only = field_like & (ids[word_at + 1] >= v.text[0]) & ~np.isin(ids[word_at + 1], [v.eos])
     depth_at = np.flatnonzero(learnt & is_depth)
     return LegalTargets(
-        depth_at=depth_at,
-        depth_target=target[depth_at],
-        cell_at=cell_at,
-        cell_target=target[cell_at],
-        after_gene=after_gene,
-        until_gene=until_gene,
-        after_level=after_level,
-        named_of=named_of,
-        named=named,
-        empty_of=empty_of,
-        empty=empty,
-        word_at=word_at,
-        word_target=target[word_at],
-        word_only=word_only,
+        depth_at, target[depth_at], cell_at, target[cell_at], after_gene, after_level, named_of, named, word_at, target[word_at], word_only
     )
 
 
-def _named_before(ids: Ids, cell_at: Ids, after_gene: Ids, until_gene: Ids, level_place: Ids, v: Vocabulary) -> tuple[Ids, Ids]:
-    """Pairs (index into cell_at, gene column) of later genes of the block that stand at a higher level of the cell already."""
+def _named_before(ids: Ids, cell_at: Ids, after_gene: Ids, level_place: Ids, v: Vocabulary) -> tuple[Ids, Ids]:
+    """Pairs (index into cell_at, gene column) of later genes that stand at a higher level of the same cell already."""
     starts = np.maximum.accumulate(np.where(ids == v.cell, np.arange(len(ids)), 0))[cell_at]
     levels = level_place[cell_at]
     owners, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -119,29 +97,12 @@ def _named_before(ids: Ids, cell_at: Ids, after_gene: Ids, until_gene: Ids, leve
     runs = np.flatnonzero(np.r_[True, (levels[1:] != levels[:-1]) | (starts[1:] != starts[:-1])])
     for first, last in zip(runs, np.r_[runs[1:], len(cell_at)], strict=True):
         higher = ids[starts[first] + 2 : max(levels[first], starts[first] + 2)]
-        higher = higher[higher >= v.first_gene] - v.first_gene
-        higher = np.sort(higher[(higher > after_gene[first]) & (higher < until_gene[first])])
+        higher = np.sort(higher[higher >= v.first_gene]) - v.first_gene
         if len(higher):
             owner, which = np.nonzero(higher[None, :] > after_gene[first:last, None])
             owners.append(first + owner)
             columns.append(higher[which])
     return np.concatenate(owners), np.concatenate(columns)
-
-
-def _empty_levels(ids: Ids, cell_at: Ids, v: Vocabulary) -> tuple[Ids, Ids]:
-    """Pairs (index into cell_at, level id) of levels whose block has no gene left in the cell."""
-    owners, empty = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for start, end in zip(np.flatnonzero(ids == v.cell), np.flatnonzero(ids == v.end_of_cell), strict=True):
-        genes_at = start + np.flatnonzero(ids[start:end] >= v.first_gene)
-        columns = ids[genes_at] - v.first_gene
-        order = np.argsort(columns)
-        held = np.searchsorted(columns[order], v.block_end) - np.searchsorted(columns[order], v.block_first)
-        for level in np.flatnonzero(held >= v.block_end - v.block_first):
-            inside = (columns >= v.block_first[level]) & (columns < v.block_end[level])
-            owner = np.flatnonzero((cell_at >= genes_at[inside].max()) & (cell_at < end))
-            owners.append(owner)
-            empty.append(np.full(len(owner), v.first_level + level))
-    return np.concatenate(owners), np.concatenate(empty)
 
 
 class CellAutomaton:
@@ -180,10 +141,6 @@ class CellAutomaton:
         self.forced_level = torch.tensor([level for _, level in self.forced], dtype=torch.long, device=self.device)
         self._columns = torch.arange(vocabulary.n_genes, device=self.device)
         self._levels = torch.arange(vocabulary.first_level, vocabulary.end_of_cell, device=self.device)
-        self._block_first = torch.from_numpy(vocabulary.block_first).to(self.device)
-        self._block_end = torch.from_numpy(vocabulary.block_end).to(self.device)
-        before = torch.cat([torch.zeros(1, dtype=torch.long, device=self.device), self.panel.long().cumsum(0)])
-        self._genes_left = before[self._block_end] - before[self._block_first]
 
     def begin(self, n_rows: int) -> None:
         """Every row has just read ``<cell>``."""
@@ -191,8 +148,6 @@ class CellAutomaton:
         self.last_gene = torch.full((n_rows,), -1, dtype=torch.long, device=self.device)
         self.level = torch.full((n_rows,), self.vocabulary.first_level - 1, dtype=torch.long, device=self.device)
         self.open_BG = self.panel.repeat(n_rows, 1)
-        self.left_BL = self._genes_left.repeat(n_rows, 1)  # open genes in the block of each level
-        self.until_gene = torch.full((n_rows,), self.vocabulary.n_genes, dtype=torch.long, device=self.device)
         self.next_forced = torch.zeros(n_rows, dtype=torch.long, device=self.device)
 
     def legal(self, left: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -209,9 +164,9 @@ class CellAutomaton:
             mask_BV[:, v.first_depth] = False
         genes = mask_BV[:, v.first_gene : v.last_gene]
         torch.logical_and(self.open_BG, self._columns > self.last_gene[:, None], out=genes)
-        genes &= (is_gene_next | is_any) & (self._columns < self.until_gene[:, None])
+        genes &= is_gene_next | is_any
         mask_BV[:, v.first_level : v.end_of_cell] = (
-            (self._levels > self.level[:, None]) & (self.left_BL > 0) & (is_any | (phase == self.FIRST_LEVEL))
+            (self._levels > self.level[:, None]) & self.open_BG.any(1, keepdim=True) & (is_any | (phase == self.FIRST_LEVEL))
         )
         mask_BV[:, v.end_of_cell] = (self.phase == self.ANY) | (self.phase == self.EMPTY)
         mask_BV[:, v.pad] = self.phase == self.DONE
@@ -247,10 +202,7 @@ class CellAutomaton:
         is_level = (ids_B >= v.first_level) & (ids_B < v.end_of_cell)
         column = torch.where(is_gene, ids_B - v.first_gene, 0)
         rows = torch.arange(len(ids_B), device=self.device)
-        was_open = self.open_BG[rows, column] & is_gene
         self.open_BG[rows, column] &= ~is_gene
-        inside = (column[:, None] >= self._block_first) & (column[:, None] < self._block_end)
-        self.left_BL -= (inside & was_open[:, None]).long()
         if self.forced:
             which = self.next_forced.clamp(max=len(self.forced) - 1)
             hit = (
@@ -260,9 +212,7 @@ class CellAutomaton:
                 & (self.forced_level[which] == self.level)
             )
             self.next_forced += hit.long()
-        opened = torch.where(is_level, ids_B - v.first_level, 0)
-        self.last_gene = torch.where(is_gene, column, torch.where(is_level, self._block_first[opened] - 1, self.last_gene))
-        self.until_gene = torch.where(is_level, self._block_end[opened], self.until_gene)
+        self.last_gene = torch.where(is_gene, column, torch.where(is_level, -1, self.last_gene))
         self.level = torch.where(is_level, ids_B, self.level)
         after_depth = torch.where(ids_B == v.first_depth, self.EMPTY, self.FIRST_LEVEL)
         phase = torch.where(was == self.DEPTH, after_depth, was)
@@ -276,5 +226,5 @@ class CellAutomaton:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some rows only."""
-        for name in ("phase", "last_gene", "until_gene", "level", "open_BG", "left_BL", "next_forced"):
+        for name in ("phase", "last_gene", "level", "open_BG", "next_forced"):
             setattr(self, name, getattr(self, name)[rows])

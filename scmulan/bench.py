@@ -179,7 +179,7 @@ def sampling(*, model: str, device: str, seed: int, n: int | None, say: Say, **_
     while tokens < wanted:
         rows = opened.rows_for(256, {}, seed + cells)
         written = opened.generate(n=256, seed=seed + cells)
-        lengths = csentence.sentence_lengths(_generated_counts(opened, written), opened.vocabulary)
+        lengths = csentence.sentence_lengths(_generated_counts(opened, written))
         tokens, cells = tokens + int(lengths.sum()), cells + len(rows)
         broken += int((np.asarray(written.layers["counts"].sum(1)).ravel() == 0).sum())
         say(f"{tokens:,} tokens in {cells:,} cells, all parsed; {tokens / (time.perf_counter() - began):,.0f} tokens/s")

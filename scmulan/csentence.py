@@ -4,9 +4,7 @@
 
 Levels strictly fall, gene ids strictly rise within a level, no gene appears twice, zeros are absent: so the sentence is a
 function of the cell, and the likelihood of the sentence is the likelihood of the cell. Counts up to 10 are exact; larger ones
-come back within half a step of a geometric grid of ratio 1.25. Low levels hold hundreds of genes; they are written in blocks of
-gene ids, ``<n:1#1> gene ... <n:1#2> gene ...``, so that each gene is chosen among the few hundred of its block. This module
-alone knows both genes and ids.
+come back within half a step of a geometric grid of ratio 1.25. This module alone knows both genes and ids.
 """
 
 from __future__ import annotations
@@ -49,12 +47,6 @@ N_DEPTHS = int(np.log2(LARGEST_DEPTH) * DEPTH_STEPS_PER_OCTAVE) + 2
 BOUNDS = ("<pad>", "<bos>", "<eos>", "<cell>")
 END_OF_CELL = "</cell>"
 
-LEAST_BLOCK = 64
-"""Fewest gene ids in a block."""
-
-Blocks = tuple[tuple[int, ...], ...]
-"""For each level from a count of 1 up, the first gene column of each of its blocks, rising from 0; higher levels are one block."""
-
 
 def level_of(counts: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Level (0 for a count of 1) of each positive count; any shape."""
@@ -68,46 +60,13 @@ def depth_of(totals: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return np.where(totals > 0, np.minimum(steps, N_DEPTHS - 1), 0)
 
 
-def blocks_by_use(use_LG: npt.NDArray[np.floating], genes_per_block: float) -> Blocks:
-    """Blocks that hold about as many genes of a cell each, where a level holds more than that.
+def structure_tokens() -> list[str]:
+    """Depth tokens, then level tokens from the highest count down, then the end of the cell.
 
-    Parameters
-    ----------
-    use_LG : (levels, n_genes)
-        Mean over cells of whether the gene is at the level, levels from a count of 1 up, genes in vocabulary order.
-    genes_per_block : genes that a mean cell has in a block; 0 for no blocks
+    The order is what makes "a lower level, or the end" one run of ids.
     """
-    blocks = []
-    for use_G in use_LG:
-        running = np.cumsum(use_G)
-        wanted = int(running[-1] / genes_per_block) if genes_per_block and len(running) else 1
-        edges = np.searchsorted(running, running[-1] * np.arange(1, wanted) / max(wanted, 1)) if wanted > 1 else []
-        firsts = [0]
-        for edge in edges:
-            if edge >= firsts[-1] + LEAST_BLOCK and edge <= len(use_G) - LEAST_BLOCK:
-                firsts.append(int(edge))
-        blocks.append(tuple(firsts))
-    while blocks and len(blocks[-1]) == 1:
-        blocks.pop()
-    return tuple(blocks)
-
-
-def level_tokens(blocks: Blocks = ()) -> list[str]:
-    """Level tokens from the highest count down; a level of several blocks has one for each, numbered from 1, in gene order."""
-    tokens = []
-    for level in range(N_LEVELS - 1, -1, -1):
-        n_blocks = len(blocks[level]) if level < len(blocks) else 1
-        name = f"<n:{LEVEL_COUNTS[level]}"
-        tokens += [f"{name}>"] if n_blocks == 1 else [f"{name}#{number + 1}>" for number in range(n_blocks)]
-    return tokens
-
-
-def structure_tokens(blocks: Blocks = ()) -> list[str]:
-    """Depth tokens, then level tokens, then the end of the cell.
-
-    The order is what makes "a later block, a lower level, or the end" one run of ids.
-    """
-    return [f"<depth:{step}>" for step in range(N_DEPTHS)] + level_tokens(blocks) + [END_OF_CELL]
+    levels = [f"<n:{LEVEL_COUNTS[level]}>" for level in range(N_LEVELS - 1, -1, -1)]
+    return [f"<depth:{step}>" for step in range(N_DEPTHS)] + levels + [END_OF_CELL]
 
 
 @dataclass(frozen=True)
@@ -118,14 +77,13 @@ class Vocabulary:
     ----------
     pad, bos, eos, cell, end_of_cell : int
     first_depth, first_level : int
-        ``first_level`` is the id of the highest level; the last block of a count of 1 is ``end_of_cell - 1``.
+        ``first_level`` is the id of the highest level; ``<n:1>`` is ``end_of_cell - 1``.
     first_gene : int
     genes : tuple of str
         Preferred symbol of each gene, in id order.
     size : int
         Rows of the embedding, spare rows included.
     text : (first, last) of the text ids, last excluded.
-    blocks : first gene column of each block of the low levels
     """
 
     pad: int
@@ -139,7 +97,6 @@ class Vocabulary:
     genes: tuple[str, ...]
     size: int
     text: tuple[int, int]
-    blocks: Blocks = ()
 
     @property
     def n_genes(self) -> int:
@@ -154,37 +111,8 @@ class Vocabulary:
     def column_of(self) -> dict[str, int]:
         return {symbol: column for column, symbol in enumerate(self.genes)}
 
-    @cached_property
-    def _level_table(self) -> tuple[Ids, Ids, Ids]:
-        """Level, first gene column, and one past the last, of each level token from ``first_level`` on."""
-        level, first, end = [], [], []
-        for number in range(N_LEVELS - 1, -1, -1):
-            firsts = self.blocks[number] if number < len(self.blocks) else (0,)
-            level += [number] * len(firsts)
-            first += firsts
-            end += [*firsts[1:], self.n_genes]
-        return np.array(level), np.array(first), np.array(end)
-
-    def level_id(self, level: npt.ArrayLike, column: npt.ArrayLike) -> Ids:
-        """Id of the token that opens a level where a gene column stands in it; shape of the two, broadcast."""
-        stride = self.n_genes + 1
-        levels, firsts, _ = self._level_table
-        rank = N_LEVELS - 1 - np.asarray(level, dtype=np.int64)
-        return self.first_level - 1 + np.searchsorted((N_LEVELS - 1 - levels) * stride + firsts, rank * stride + column, side="right")
-
-    def level_of(self, level_ids: npt.ArrayLike) -> Ids:
-        """Level of each level token; any shape."""
-        return self._level_table[0][np.asarray(level_ids) - self.first_level]
-
-    @property
-    def block_first(self) -> Ids:
-        """First gene column that may stand after each level token, from ``first_level`` on; shape (end_of_cell - first_level,)."""
-        return self._level_table[1]
-
-    @property
-    def block_end(self) -> Ids:
-        """One past the last gene column that may stand after each level token; shape (end_of_cell - first_level,)."""
-        return self._level_table[2]
+    def level_id(self, level: npt.ArrayLike) -> Ids:
+        return self.end_of_cell - 1 - np.asarray(level, dtype=np.int64)
 
     def gene_id(self, symbol: str) -> int:
         """Token id of a gene by preferred symbol; VocabularyError when the vocabulary lacks it."""
@@ -235,11 +163,9 @@ def encode(counts: sp.csr_matrix, vocabulary: Vocabulary) -> Ragged:
     n_cells = counts.shape[0]
     kept = counts.data > 0
     row = np.repeat(np.arange(n_cells), np.diff(counts.indptr))[kept]
-    column = counts.indices[kept].astype(np.int64)
-    rank = vocabulary.level_id(level_of(counts.data[kept]), column) - vocabulary.first_level
-    key = (row << 32) | (rank << 20) | column
+    key = (row << 40) | ((N_LEVELS - 1 - level_of(counts.data[kept])) << 32) | counts.indices[kept].astype(np.int64)
     key.sort()
-    row, rank, column = key >> 32, (key >> 20) & 0xFFF, key & 0xFFFFF
+    row, rank, column = key >> 40, (key >> 32) & 0xFF, key & 0xFFFFFFFF
     opens = np.ones(len(key), dtype=bool)
     opens[1:] = (row[1:] != row[:-1]) | (rank[1:] != rank[:-1])
     genes_of, levels_of = np.bincount(row, minlength=n_cells), np.bincount(row[opens], minlength=n_cells)
@@ -264,11 +190,11 @@ def _canonical(counts: sp.csr_matrix, copy: bool = False) -> sp.csr_matrix:
     return counts
 
 
-def sentence_lengths(counts: sp.csr_matrix, vocabulary: Vocabulary) -> npt.NDArray[np.int64]:
+def sentence_lengths(counts: sp.csr_matrix) -> npt.NDArray[np.int64]:
     """Tokens that ``encode`` would give each row; shape (C,)."""
-    n_cells, stride, kept = counts.shape[0], vocabulary.end_of_cell, counts.data > 0
-    row = np.repeat(np.arange(n_cells), np.diff(counts.indptr))[kept]
-    used = np.unique(row * stride + vocabulary.level_id(level_of(counts.data[kept]), counts.indices[kept])) // stride
+    n_cells = counts.shape[0]
+    row = np.repeat(np.arange(n_cells), np.diff(counts.indptr))[counts.data > 0]
+    used = np.unique(row * N_LEVELS + level_of(counts.data[counts.data > 0])) // N_LEVELS
     return np.bincount(row, minlength=n_cells) + np.bincount(used, minlength=n_cells) + 3
 
 
@@ -292,7 +218,7 @@ def decode(ids: npt.ArrayLike, vocabulary: Vocabulary, rng: np.random.Generator 
     body = ids[2:-1]
     is_gene = body >= vocabulary.first_gene
     place = np.maximum.accumulate(np.where(is_gene, -1, np.arange(len(body)))) if len(body) else body
-    level = vocabulary.level_of(body[place[is_gene]])
+    level = (vocabulary.end_of_cell - 1 - body[place])[is_gene]
     columns = body[is_gene] - vocabulary.first_gene
     if rng is None:
         return columns, LEVEL_COUNTS[level]
@@ -333,17 +259,13 @@ def _check_cell(ids: Ids, vocabulary: Vocabulary) -> None:
     levels = np.flatnonzero(is_level)
     wrong[levels[1:][body[levels[1:]] <= body[levels[:-1]]]] = True
     genes = np.flatnonzero(is_gene)
-    if len(levels):
-        opened = body[levels[np.maximum(np.searchsorted(levels, genes) - 1, 0)]] - vocabulary.first_level
-        column = body[genes] - vocabulary.first_gene
-        wrong[genes[(column < vocabulary.block_first[opened]) | (column >= vocabulary.block_end[opened])]] = True
     _, first = np.unique(body[genes], return_index=True)
     wrong[np.delete(genes, first)] = True
     if wrong.any() or not is_end.any():
         at = 2 + int(np.argmax(wrong) if wrong.any() else len(body))
         raise SentenceError(
             f"position {at}: found {_name(ids, at, vocabulary)} after {_name(ids, at - 1, vocabulary)}; needed levels that fall and, "
-            "within a level, genes of its block that rise and were not named before, then </cell>; only <depth:0> is an empty cell"
+            "within a level, genes that rise and were not named before, then </cell>; only <depth:0> is an empty cell"
         )
 
 
@@ -356,7 +278,7 @@ def _name(ids: Ids, at: int, vocabulary: Vocabulary) -> str:
     if vocabulary.first_depth <= token < vocabulary.first_level:
         return f"<depth:{token - vocabulary.first_depth}>"
     if vocabulary.first_level <= token < vocabulary.end_of_cell:
-        return level_tokens(vocabulary.blocks)[token - vocabulary.first_level]
+        return f"<n:{LEVEL_COUNTS[vocabulary.end_of_cell - 1 - token]}>"
     known = {vocabulary.cell: "<cell>", vocabulary.end_of_cell: END_OF_CELL, vocabulary.eos: "<eos>", vocabulary.bos: "<bos>"}
     return known.get(token, f"id {token}")
 
@@ -376,9 +298,7 @@ def thin(counts: sp.csr_matrix, keep: npt.ArrayLike, seed: int) -> sp.csr_matrix
     return counts
 
 
-def thin_to_fit(
-    counts: sp.csr_matrix, most_tokens: npt.ArrayLike, vocabulary: Vocabulary, seed: int = 0
-) -> tuple[sp.csr_matrix, npt.NDArray[np.bool_]]:
+def thin_to_fit(counts: sp.csr_matrix, most_tokens: npt.ArrayLike, seed: int = 0) -> tuple[sp.csr_matrix, npt.NDArray[np.bool_]]:
     """Thin the rows whose sentence is longer than ``most_tokens`` until it fits.
 
     Returns
@@ -391,22 +311,20 @@ def thin_to_fit(
     if (limit < 8).any():
         raise SentenceError(f"{int(limit.min())} tokens are left for a cell; needed at least 8: give fewer fields or a longer context")
     counts = _canonical(counts)
-    long = sentence_lengths(counts, vocabulary) > limit
+    long = sentence_lengths(counts) > limit
     if not long.any():
         return counts, long
     counts = counts.copy()
     for row in np.flatnonzero(long):
         span = slice(counts.indptr[row], counts.indptr[row + 1])
-        counts.data[span] = _fit_cell(counts.indices[span], counts.data[span], int(limit[row]), vocabulary, seed)
+        counts.data[span] = _fit_cell(counts.indices[span], counts.data[span], int(limit[row]), seed)
     counts.eliminate_zeros()
     return counts, long
 
 
-def _fit_cell(
-    columns: npt.NDArray[np.integer], values: npt.NDArray[np.integer], most: int, vocabulary: Vocabulary, seed: int
-) -> npt.NDArray[np.integer]:
+def _fit_cell(columns: npt.NDArray[np.integer], values: npt.NDArray[np.integer], most: int, seed: int) -> npt.NDArray[np.integer]:
     """Thinned counts whose sentence has at most ``most`` tokens: the rate is solved for, then lowered until the draw fits."""
-    levels = len(np.unique(vocabulary.level_id(level_of(values), columns)))
+    levels = len(np.unique(level_of(values)))
     wanted = max(most - 3 - 0.7 * levels, 1)
     low, high = 0.0, 1.0
     for _ in range(20):
@@ -416,8 +334,8 @@ def _fit_cell(
     rate, rng = low, _cell_rng(columns, values, seed)
     while True:
         drawn = rng.binomial(values, rate)
-        used = drawn > 0
-        if int(used.sum()) + len(np.unique(vocabulary.level_id(level_of(drawn[used]), columns[used]))) + 3 <= most:
+        used = drawn[drawn > 0]
+        if len(used) + len(np.unique(level_of(used))) + 3 <= most:
             return drawn
         rate *= 0.98
 

@@ -180,10 +180,9 @@ class SentenceWriter:
         """Some genes at their levels, written as in a cell, after ``<genes>``; (T,)."""
         columns, levels = np.asarray(columns, dtype=np.int64), np.asarray(levels, dtype=np.int64)
         ids: list[int] = [self.control_id("<genes>")]
-        opened = self.vocabulary.level_id(levels, columns)
-        for level_id in np.unique(opened):
-            ids.append(int(level_id))
-            ids.extend((self.vocabulary.first_gene + np.sort(columns[opened == level_id])).tolist())
+        for level in sorted(set(levels.tolist()), reverse=True):
+            ids.append(int(self.vocabulary.level_id(level)))
+            ids.extend((self.vocabulary.first_gene + np.sort(columns[levels == level])).tolist())
         return np.array(ids, dtype=np.int64)
 
     def cell_parts(self, cell: Ids) -> npt.NDArray[np.uint8]:
@@ -253,6 +252,6 @@ class SentenceWriter:
         if not is_gene.any():
             return np.zeros(0, dtype=np.int64)
         place = np.maximum.accumulate(np.where(is_gene, -1, np.arange(len(body))))
-        level = self.vocabulary.level_of(body[place[is_gene]])
+        level = (self.vocabulary.end_of_cell - 1 - body[place])[is_gene]
         chosen = rng.choice(int(is_gene.sum()), size=min(int(rng.integers(1, GIVEN_GENES_MOST + 1)), int(is_gene.sum())), replace=False)
         return self.genes_ids((body[is_gene] - self.vocabulary.first_gene)[chosen], level[chosen])

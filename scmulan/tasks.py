@@ -97,7 +97,7 @@ class Model:
             raise VocabularyError("no cell has any count; nothing can be read from them")
         counts, _ = csentence.to_vocabulary_order(cells.counts[:, used], symbols, self.vocabulary)
         outside = 1 - float(counts.sum() / max(int(cells.counts.sum()), 1))
-        counts, thinned = csentence.thin_to_fit(counts, self.checkpoint.context - reserve, self.vocabulary)
+        counts, thinned = csentence.thin_to_fit(counts, self.checkpoint.context - reserve)
         return Ready(cells, csentence.encode(counts, self.vocabulary), counts, thinned, outside)
 
     def _given(self, cells: Cells, names: Sequence[str]) -> list[dict[str, str | None]]:
@@ -169,7 +169,7 @@ class Model:
         forced = self._gene_levels(genes, canonical("organism", organism).value if organism else None)
         columns, levels = np.array([column for column, _ in forced.values()]), np.array([level for _, level in forced.values()])
         prompt_genes = self.writer.genes_ids(columns, levels)
-        pairs = {column: int(self.vocabulary.level_id(level, column)) for column, level in forced.values()}
+        pairs = {column: int(self.vocabulary.level_id(level)) for column, level in forced.values()}
         rows = self.rows_for(n, fields, seed)
         sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
         return self._write(rows, [prompt_genes] * n, pairs, "complete", sampling, depth, naming, on_cell)
@@ -237,7 +237,7 @@ class Model:
         how = {"task": task, "seed": sampling.seed, "temperature": sampling.temperature, "top_p": sampling.top_p}
         if forced:
             how["genes"] = {
-                self.vocabulary.genes[c]: int(csentence.LEVEL_COUNTS[self.vocabulary.level_of(level)])
+                self.vocabulary.genes[c]: int(csentence.LEVEL_COUNTS[self.vocabulary.end_of_cell - 1 - level])
                 for c, level in forced.items()
             }
         return new_adata(

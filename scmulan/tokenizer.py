@@ -4,9 +4,8 @@
 leading space; ``ignore_merges`` makes a whole word that is in the vocabulary one token, and the pre-tokenizer keeps words with
 inner ``-``, ``.`` and ``_`` whole. So a c-sentence decodes to readable text and encodes back to the same ids.
 
-Id order: bounds, fields, tasks, reserve, text, depths, levels (falling, blocks rising), ``</cell>``, genes. Everything that may
-follow a gene (a later gene of its block, a later block, a lower level, the end) is one run of ids each, which the loss and the
-automaton use.
+Id order: bounds, fields, tasks, reserve, text, depths, levels (falling), ``</cell>``, genes. Everything that may follow a gene
+(a later gene, a lower level, the end) is one run of ids each, which the loss and the automaton use.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from scmulan.csentence import BOUNDS, END_OF_CELL, N_DEPTHS, Blocks, Vocabulary, structure_tokens
+from scmulan.csentence import BOUNDS, END_OF_CELL, N_DEPTHS, Vocabulary, structure_tokens
 from scmulan.errors import CheckpointError, VocabularyError, some
 
 LAYOUT_FILE = "scmulan_vocabulary.json"
@@ -41,7 +40,6 @@ def build_tokenizer(
     tasks: Sequence[str],
     text_size: int = 1024,
     gene_order: str = "as given",
-    blocks: Blocks = (),
 ) -> PreTrainedTokenizerFast:
     """Train the text part, lay out the ids, and save a tokenizer folder.
 
@@ -52,7 +50,6 @@ def build_tokenizer(
     fields, tasks : names; ``organ`` becomes ``<organ>``, ``annotate`` becomes ``<task:annotate>``
     text_size : ids of the text part, its 256 bytes included
     gene_order : how ``genes`` was ordered, kept in the folder for the record
-    blocks : first gene column of each block of the low levels, from a count of 1 up
 
     Raises
     ------
@@ -64,7 +61,7 @@ def build_tokenizer(
     text, merges = _train_text(texts, text_size)
     control = [*BOUNDS, *(f"<{field}>" for field in fields), *(f"<task:{task}>" for task in tasks)]
     control += [f"<reserved:{number}>" for number in range(RESERVED_TOKENS)]
-    structure = structure_tokens(blocks)
+    structure = structure_tokens()
     spelled = [_byte_spelling(f" {gene}") for gene in genes]
     own = set(spelled)
     text = [piece for piece in text if piece not in own]
@@ -77,13 +74,12 @@ def build_tokenizer(
     folder.mkdir(parents=True, exist_ok=True)
     fast.save_pretrained(folder)
     layout = {
-        "format": 2,
+        "format": 1,
         "size": len(ordered) + spare,
         "text": [len(control), len(control) + len(text)],
         "first_gene": len(ordered) - len(genes),
         "n_genes": len(genes),
         "gene_order": gene_order,
-        "blocks": blocks,
         "fields": list(fields),
         "tasks": list(tasks),
     }
@@ -140,7 +136,6 @@ def load_vocabulary(folder: str | Path) -> Vocabulary:
             genes=tuple(_from_byte_spelling(token)[1:] for _, token in spelled[: layout["n_genes"]]),
             size=layout["size"],
             text=(layout["text"][0], layout["text"][1]),
-            blocks=tuple(tuple(int(first) for first in firsts) for firsts in layout.get("blocks", ())),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}: not a scmulan tokenizer ({error!r}); needed tokenizer.json and {LAYOUT_FILE}") from None

@@ -23,7 +23,6 @@ torch.set_num_threads(1)  # the tensors are small: more threads would only wait 
 
 ODD_GENES = ("HLA-DRA", "RP11-34P13.7", "MT-CO1", "G1", "G10", "Gm20854_loc1", "1600012H06Rik", "NKX2-1", "AC004.2", "T")
 GENES = (*ODD_GENES, *(f"GENE{number}" for number in range(290)))
-BLOCKS = ((0, 70, 140, 220), (0, 150))
 LABELS = (
     "CD8-positive, alpha-beta T cell", "naive T cell", "B cell", "natural killer cell", "blood", "bone marrow", "Homo sapiens",
     "Mus musculus", "10x 3' v2", "lymphoid", "myeloid", "female", "GATA1 knockout", "day 7",
@@ -46,8 +45,7 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Language:
     folder = tmp_path_factory.mktemp("tokenizer")
     prompts = load_prompts()
     tokenizer = build_tokenizer(
-        folder, genes=GENES, texts=[*prompts.texts(), *LABELS], fields=[*prompts.fields, "genes"], tasks=list(prompts.tasks), text_size=420,
-        blocks=BLOCKS,
+        folder, genes=GENES, texts=[*prompts.texts(), *LABELS], fields=[*prompts.fields, "genes"], tasks=list(prompts.tasks), text_size=420
     )
     vocabulary = load_vocabulary(folder)
     return Language(folder, tokenizer, vocabulary, prompts, SentenceWriter(tokenizer, vocabulary, prompts))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scmulan.csentence import N_DEPTHS, N_LEVELS, Blocks, Vocabulary, level_tokens
+from scmulan.csentence import N_DEPTHS, N_LEVELS, Vocabulary
 
 
-def vocabulary_of(n_genes: int, blocks: Blocks = ()) -> Vocabulary:
+def vocabulary_of(n_genes: int) -> Vocabulary:
     """A vocabulary laid out as a tokenizer's is, without building one."""
     first_level = 60 + N_DEPTHS
-    first_gene = first_level + len(level_tokens(blocks)) + 1
+    first_gene = first_level + N_LEVELS + 1
     return Vocabulary(
         pad=0, bos=1, eos=2, cell=3, first_depth=60, first_level=first_level, end_of_cell=first_gene - 1, first_gene=first_gene,
-        genes=tuple(f"G{number}" for number in range(n_genes)), size=first_gene + n_genes + 8, text=(20, 60), blocks=blocks,
+        genes=tuple(f"G{number}" for number in range(n_genes)), size=first_gene + n_genes + 8, text=(20, 60),
     )  # fmt: skip
 
 
@@ -35,23 +35,12 @@ MAY_FOLLOW = {
 }
 
 
-def blocks_in_order(v: Vocabulary) -> list[tuple[int, int, int]]:
-    """(level, first gene column, one past the last) of each level token, in id order."""
-    found = []
-    for level in reversed(range(N_LEVELS)):
-        firsts = [*(v.blocks[level] if level < len(v.blocks) else (0,)), v.n_genes]
-        found += [(level, firsts[number], firsts[number + 1]) for number in range(len(firsts) - 1)]
-    return found
-
-
 def first_fault(ids: Sequence[int], v: Vocabulary) -> int | None:
     """The first position of a cell that can't stand where it does, its length when it stops too early, else None."""
-    level, last, named, before, spans = v.first_level - 1, -1, set(), "nothing", blocks_in_order(v)
+    level, last, named, before = v.first_level - 1, -1, set(), "nothing"
     for at, token in enumerate(ids):
         kind = kind_of(token, v)
         if kind not in MAY_FOLLOW[before] or (kind == "level" and token <= level) or (kind == "gene" and (token <= last or token in named)):
-            return at
-        if kind == "gene" and not spans[level - v.first_level][1] <= token - v.first_gene < spans[level - v.first_level][2]:
             return at
         if kind == "level":
             level, last = token, -1

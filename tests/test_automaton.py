@@ -15,18 +15,17 @@ from scmulan.automaton import CellAutomaton, LegalTargets, legal_targets
 from scmulan.csentence import N_DEPTHS, Vocabulary
 from scmulan.errors import SentenceError
 
-SMALL = vocabulary_of(12, blocks=((0, 3, 7), (0, 6)))
+SMALL = vocabulary_of(12)
 
 
 def mask_from_targets(legal: LegalTargets, row: int, v: Vocabulary) -> np.ndarray:
     """(V,) bool: what `LegalTargets` says of one position inside a cell."""
     mask = np.zeros(v.size, dtype=bool)
-    mask[v.first_gene + legal.after_gene[row] + 1 : v.first_gene + legal.until_gene[row]] = True
+    mask[v.first_gene + legal.after_gene[row] + 1 : v.last_gene] = True
     mask[legal.after_level[row] + 1 : v.end_of_cell + 1] = True
     if legal.after_level[row] == v.first_level - 1:  # the first level of a cell
         mask[v.end_of_cell] = False
     mask[v.first_gene + legal.named[legal.named_of == row]] = False
-    mask[legal.empty[legal.empty_of == row]] = False
     return mask
 
 
@@ -173,7 +172,7 @@ def test_genes_that_are_forced_are_in_every_cell_at_their_levels(forced, others,
     v = SMALL
     panel = torch.zeros(v.n_genes, dtype=torch.bool)
     panel[[*forced, *others]] = True
-    pairs = [(column, int(v.level_id(level, column))) for column, level in forced.items()]
+    pairs = [(column, int(v.level_id(level))) for column, level in forced.items()]
     for cell in sampled_cells(v, 1, seed=seed, n_rows=8, panel=panel, forced=pairs):
         assert first_fault(cell, v) is None
         columns, counts = csentence.decode(cell, v)
@@ -193,7 +192,7 @@ def test_a_cell_that_runs_out_of_room_is_closed_in_time(most, forced, others, se
     v = SMALL
     panel = torch.zeros(v.n_genes, dtype=torch.bool)
     panel[[*forced, *others]] = True
-    pairs = [(column, int(v.level_id(level, column))) for column, level in forced.items()]
+    pairs = [(column, int(v.level_id(level))) for column, level in forced.items()]
     for cell in sampled_cells(v, 1, seed=seed, n_rows=16, most=most, panel=panel, forced=pairs):
         assert len(cell) <= most + 1
         assert first_fault(cell, v) is None
@@ -217,8 +216,8 @@ def test_rows_do_not_see_each_other_and_may_leave():
     automaton.begin(3)
     automaton.advance(torch.full((3,), v.first_depth + 5))
     automaton.advance(torch.full((3,), v.end_of_cell - 2))
-    automaton.advance(torch.tensor([v.first_gene + gene for gene in (2, 6, 3)]))
+    automaton.advance(torch.tensor([v.first_gene + gene for gene in (2, 9, 5)]))
     before = automaton.legal()
     automaton.keep(torch.tensor([2, 0]))
     assert (automaton.legal() == before[[2, 0]]).all()
-    assert automaton.legal()[0, v.first_gene :][:12].nonzero().squeeze(1).tolist() == [4, 5, 6]
+    assert automaton.legal()[0, v.first_gene :][:12].nonzero().squeeze(1).tolist() == [6, 7, 8, 9, 10, 11]

@@ -17,7 +17,7 @@ from scmulan.errors import SentenceError, VocabularyError
 N_GENES = 24
 
 
-V = vocabulary_of(N_GENES, blocks=((0, 6, 14), (0, 10)))
+V = vocabulary_of(N_GENES)
 cells = st.dictionaries(st.integers(0, N_GENES - 1), st.integers(1, LARGEST_COUNT) | st.integers(1, 12), max_size=N_GENES)
 
 
@@ -76,27 +76,6 @@ def test_every_level_and_depth_has_a_token_of_its_own():
     tokens = csentence.structure_tokens()
     assert len(tokens) == len(set(tokens)) == N_DEPTHS + N_LEVELS + 1
     assert tokens[-2:] == ["<n:1>", "</cell>"]
-    assert csentence.structure_tokens(V.blocks)[-7:] == ["<n:3>", "<n:2#1>", "<n:2#2>", "<n:1#1>", "<n:1#2>", "<n:1#3>", "</cell>"]
-
-
-def test_every_gene_of_a_level_is_in_one_block_of_it():
-    for level in range(N_LEVELS):
-        ids = V.level_id(level, np.arange(N_GENES))
-        assert (V.level_of(ids) == level).all()
-        assert (np.diff(ids) >= 0).all()
-        opened = ids - V.first_level
-        assert (V.block_first[opened] <= np.arange(N_GENES)).all()
-        assert (np.arange(N_GENES) < V.block_end[opened]).all()
-
-
-def test_blocks_hold_about_as_many_genes_of_a_cell_each():
-    use = np.linspace(0, 0.5, 6000) ** 2
-    (ones,) = csentence.blocks_by_use(np.array([use, use / 10, use / 200]), genes_per_block=32)
-    held = np.add.reduceat(use, ones)
-    assert len(ones) == int(use.sum() / 32)
-    assert np.abs(held - use.sum() / len(ones)).max() < 1
-    assert csentence.blocks_by_use(np.array([use]), genes_per_block=0) == ()
-    assert np.diff(csentence.blocks_by_use(np.array([use]), genes_per_block=2)[0]).min() >= csentence.LEAST_BLOCK
 
 
 @given(st.lists(cells, min_size=1, max_size=6))
@@ -106,22 +85,22 @@ def test_levels_fall_and_ids_rise_within_a_level(rows):
         cell = ids[number].tolist()
         assert first_fault(cell, V) is None
         assert cell[1] - V.first_depth == csentence.depth_of(sum(counts.values()))
-        levels = [int(V.level_of(token)) for token in cell if V.first_level <= token < V.end_of_cell]
-        assert levels == sorted(levels, reverse=True)
+        levels = [V.end_of_cell - 1 - token for token in cell if V.first_level <= token < V.end_of_cell]
+        assert levels == sorted(set(levels), reverse=True)
         assert len([token for token in cell if token >= V.first_gene]) == len(counts)
 
 
 @given(st.lists(cells, min_size=1, max_size=6))
 def test_lengths_are_known_without_encoding(rows):
     counts = matrix_of(*rows)
-    assert csentence.sentence_lengths(counts, V).tolist() == encode(counts, V).lengths.tolist()
+    assert csentence.sentence_lengths(counts).tolist() == encode(counts, V).lengths.tolist()
 
 
 def test_a_cell_is_written_as_a_person_expects():
     ids = encode(matrix_of({5: 1, 2: 3, 7: 1, 0: 3, 1: 0}), V)[0].tolist()
     gene = [V.first_gene + column for column in range(N_GENES)]
-    three, one_first, one_second = V.end_of_cell - 6, V.end_of_cell - 3, V.end_of_cell - 2
-    assert ids == [V.cell, V.first_depth + 7, three, gene[0], gene[2], one_first, gene[5], one_second, gene[7], V.end_of_cell]
+    three, one = V.end_of_cell - 3, V.end_of_cell - 1
+    assert ids == [V.cell, V.first_depth + 7, three, gene[0], gene[2], one, gene[5], gene[7], V.end_of_cell]
 
 
 def test_an_empty_cell_is_three_ids_and_comes_back_empty():
@@ -224,20 +203,16 @@ def test_an_error_among_many_cells_names_the_cell():
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        ("<n:1#1> G0 <n:1#1> G1 </cell>", "position 4: found <n:1#1> after gene G0"),
-        ("<n:1#2> G6 <n:1#1> G1 </cell>", "position 4: found <n:1#1> after gene G6"),
-        ("<n:2#1> G0 <n:1#1> G0 </cell>", "position 5: found gene G0 after <n:1#1>"),
-        ("<n:1#2> G5 </cell>", "position 3: found gene G5 after <n:1#2>"),
-        ("<n:3> G9 <n:1#1> G2 G6 </cell>", "position 6: found gene G6 after gene G2"),
-        ("<n:1#1> G0", "position 4: found the end after gene G0"),
-        ("<n:1#1> </cell>", "position 3: found </cell> after <n:1#1>"),
+        ("<n:1> G0 <n:1> G1 </cell>", "position 4: found <n:1> after gene G0"),
+        ("<n:2> G0 <n:1> G0 </cell>", "position 5: found gene G0 after <n:1>"),
+        ("<n:1> G0", "position 4: found the end after gene G0"),
+        ("<n:1> </cell>", "position 3: found </cell> after <n:1>"),
         ("</cell>", "position 2: found </cell> after <depth:3>"),
         ("<eos>", "position 2: found <eos> after <depth:3>"),
     ],
 )
 def test_messages_name_genes_and_levels_as_a_person_would(ids, words):
-    known = {"<n:3>": V.end_of_cell - 6, "<n:2#1>": V.end_of_cell - 5, "<n:1#1>": V.end_of_cell - 3, "<n:1#2>": V.end_of_cell - 2}
-    known |= {"</cell>": V.end_of_cell, "<eos>": V.eos}
+    known = {"<n:1>": V.end_of_cell - 1, "<n:2>": V.end_of_cell - 2, "</cell>": V.end_of_cell, "<eos>": V.eos}
     body = [known[word] if word in known else V.gene_id(word) for word in ids.split()]
     with pytest.raises(SentenceError, match=f"^{words}"):
         decode([V.cell, V.first_depth + 3, *body], V)
@@ -271,18 +246,18 @@ def test_thinning_keeps_the_share_asked_for_and_depends_on_the_seed():
 @given(st.lists(cells, min_size=1, max_size=5), st.integers(8, 30), st.integers(0, 99))
 def test_thinned_cells_fit_and_those_that_fitted_are_untouched(rows, most, seed):
     counts = matrix_of(*rows)
-    lengths = csentence.sentence_lengths(counts, V)
-    fitted, thinned = csentence.thin_to_fit(counts, most, V, seed)
+    lengths = csentence.sentence_lengths(counts)
+    fitted, thinned = csentence.thin_to_fit(counts, most, seed)
     assert thinned.tolist() == (lengths > most).tolist()
-    assert (csentence.sentence_lengths(fitted, V) <= most).all()
+    assert (csentence.sentence_lengths(fitted) <= most).all()
     assert (fitted > counts).nnz == 0
     assert (fitted[~thinned] != counts[~thinned]).nnz == 0
 
 
 def test_a_cell_is_thinned_no_further_than_it_must():
     counts = random_counts(300, 2000, mean_genes=600)
-    fitted, thinned = csentence.thin_to_fit(counts, 300, V)
-    lengths = csentence.sentence_lengths(fitted, V)[thinned]
+    fitted, thinned = csentence.thin_to_fit(counts, 300)
+    lengths = csentence.sentence_lengths(fitted)[thinned]
     assert thinned.sum() > 250
     assert lengths.max() <= 300
     assert np.median(lengths) > 0.95 * 300
@@ -292,17 +267,17 @@ def test_a_cell_is_thinned_no_further_than_it_must():
 def test_each_cell_has_a_limit_of_its_own_and_fitting_does_not_look_at_neighbours():
     counts = random_counts(30)
     limits = np.linspace(20, 90, 30).astype(int)
-    fitted, thinned = csentence.thin_to_fit(counts, limits, V, seed=3)
+    fitted, thinned = csentence.thin_to_fit(counts, limits, seed=3)
     assert thinned.any()
     assert not thinned.all()
-    assert (csentence.sentence_lengths(fitted, V) <= limits).all()
-    alone = sp.vstack([csentence.thin_to_fit(counts[row], limits[row], V, seed=3)[0] for row in range(30)])
+    assert (csentence.sentence_lengths(fitted) <= limits).all()
+    alone = sp.vstack([csentence.thin_to_fit(counts[row], limits[row], seed=3)[0] for row in range(30)])
     assert (alone != fitted).nnz == 0
 
 
 def test_a_context_that_leaves_no_room_for_a_cell_is_an_error():
     with pytest.raises(SentenceError, match="3 tokens are left for a cell"):
-        csentence.thin_to_fit(random_counts(2), [50, 3], V)
+        csentence.thin_to_fit(random_counts(2), [50, 3])
 
 
 def test_rows_of_different_lengths_keep_their_bounds():
@@ -315,7 +290,6 @@ def test_the_fixture_vocabulary_and_the_hand_made_one_agree_on_layout(language):
     v = language.vocabulary
     assert v.first_gene == v.end_of_cell + 1
     assert v.first_level == v.first_depth + N_DEPTHS
-    assert v.end_of_cell == v.first_level + len(csentence.level_tokens(v.blocks))
-    assert len(v.blocks) == 2
+    assert v.end_of_cell == v.first_level + N_LEVELS
     assert v.genes == GENES
     assert v.text[1] == v.first_depth

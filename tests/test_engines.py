@@ -143,7 +143,7 @@ def test_the_panel_is_kept_to_and_used(model, engine):
 @settings(max_examples=10)
 @given(columns=st.lists(st.integers(0, 60), min_size=1, max_size=4, unique=True), level=st.integers(0, 20), seed=st.integers(0, 99))
 def test_forced_genes_stand_in_every_cell_at_their_level(model, columns, level, seed):
-    forced = [(column, int(model.vocabulary.level_id(level, column))) for column in columns]
+    forced = [(column, int(model.vocabulary.level_id(level))) for column in columns]
     panel = np.ones(model.vocabulary.n_genes, dtype=bool)
     panel[columns[0]] = False  # what is forced stands there even where the panel has not got it
     for ids in model.engine.generate(requests_of(model, 3), Sampling(seed=seed), panel=panel, forced=forced):

@@ -170,9 +170,10 @@ def test_products_in_bfloat16_stay_near_and_softmax_in_float32(language, sentenc
         assert float((found - wanted).norm() / wanted.norm()) < 0.03
 
 
-def test_the_loss_needs_only_a_part_of_the_vocabulary(language, sentences):
-    """Sorted by block and by the gene they stand at, positions need few columns: that is what makes it cheap."""
+def test_the_loss_needs_only_the_tail_of_the_vocabulary(language, sentences):
+    """Sorted by the gene they stand at, late positions need few columns: that is what makes it cheap."""
     v, (ids, is_learnt) = language.vocabulary, sentences
     chunks = plan_chunks(legal_targets(ids, is_learnt, v), v, 32)
     columns = [last - first for chunk in chunks if chunk.after_gene is not None for first, last in chunk.spans[1:]]
-    assert np.mean(columns) < 0.5 * v.n_genes
+    assert columns == sorted(columns, reverse=True)
+    assert np.mean(columns) < 0.75 * v.n_genes

@@ -40,8 +40,6 @@ from scmulan.tokenizer import build_tokenizer, load_tokenizer, load_vocabulary, 
 EMBEDDED = "embedded:"
 CELLS_PER_SHARD = 8192
 SPLIT_BY = ("cell", "donor", "dataset", "stratified", "column")
-LEVELS_IN_BLOCKS = 6
-"""Levels, from a count of 1 up, that may be written in blocks."""
 GENE_ORDERS = ("rising", "falling", "alphabetical")
 
 
@@ -84,14 +82,12 @@ class TokenizerPlan:
     most_genes : the genes detected most often are kept, when there are more
     gene_order : ids by ``rising`` detection (fast: most positions see few later genes), ``falling``, or ``alphabetical``
     text_size : ids of the text part
-    genes_per_block : genes that a mean training cell has in a block of a low level (0: levels are written whole)
     """
 
     least_cells: int = 1
     most_genes: int | None = None
     gene_order: str = "rising"
     text_size: int = 1024
-    genes_per_block: float = 16.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,16 +219,11 @@ def _stratified(cells: Cells, split: Split, where: str) -> list[str]:
 def build_plan_tokenizer(plan: Plan, folder: str | Path) -> PreTrainedTokenizerFast:
     """A tokenizer of the genes that the plan's training cells detect, its text part trained on the labels and phrasings."""
     table, prompts = GeneTable.load(), load_prompts()
-    at_level = np.zeros((LEVELS_IN_BLOCKS, len(table)), dtype=np.int64)
     detected = np.zeros(len(table), dtype=np.int64)
-    n_cells = 0
     texts: list[str] = []
     for _, cells, splits in _sources(plan, "genes and labels"):
-        counts = cells.counts[np.array(splits) == "train"]
-        n_cells += counts.shape[0]
-        detected += np.bincount(counts.indices[counts.data > 0], minlength=len(table))
-        for level in range(LEVELS_IN_BLOCKS):
-            at_level[level] += np.bincount(counts.indices[counts.data == level + 1], minlength=len(table))
+        is_train = np.array(splits) == "train"
+        detected += np.asarray((cells.counts[is_train] > 0).sum(0)).ravel()
         for values in cells.fields.values():
             texts += [value for value in set(values) if value] * 4
     chosen = np.flatnonzero(detected >= max(plan.tokenizer.least_cells, 1))
@@ -241,8 +232,7 @@ def build_plan_tokenizer(plan: Plan, folder: str | Path) -> PreTrainedTokenizerF
     if not len(chosen):
         raise CorpusError(f"no gene is detected in {plan.tokenizer.least_cells} training cells; lower tokenizer.least_cells")
     texts += prompts.texts() + [label for name in FIELDS for label in known_labels(name)]
-    chosen = _ordered(chosen, detected, table.symbols, plan.tokenizer.gene_order)
-    genes = table.symbols[chosen]
+    genes = table.symbols[_ordered(chosen, detected, table.symbols, plan.tokenizer.gene_order)]
     return build_tokenizer(
         folder,
         genes=[str(symbol) for symbol in genes],
@@ -251,7 +241,6 @@ def build_plan_tokenizer(plan: Plan, folder: str | Path) -> PreTrainedTokenizerF
         tasks=list(prompts.tasks),
         text_size=plan.tokenizer.text_size,
         gene_order=plan.tokenizer.gene_order,
-        blocks=csentence.blocks_by_use(at_level[:, chosen] / n_cells, plan.tokenizer.genes_per_block),
     )
 
 

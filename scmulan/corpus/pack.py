@@ -75,7 +75,7 @@ def counts_of(ids: Ragged, writer: SentenceWriter) -> sp.csr_matrix:
     vocabulary, values = writer.vocabulary, ids.values
     is_gene = values >= vocabulary.first_gene
     place = np.maximum.accumulate(np.where(is_gene, 0, np.arange(len(values))))
-    level = vocabulary.level_of(values[place[is_gene]])
+    level = vocabulary.end_of_cell - 1 - values[place[is_gene]]
     row = np.repeat(np.arange(len(ids)), ids.lengths)[is_gene]
     counts = sp.csr_matrix(
         (csentence.LEVEL_COUNTS[level].astype(np.int32), (row, values[is_gene] - vocabulary.first_gene)),
@@ -115,7 +115,7 @@ def epoch_sentences(
         rates = np.exp(rng.uniform(np.log(packing.thin_least), 0, len(chosen)))
         cells = csentence.thin(cells, np.where(is_thinned, rates, 1.0), seed=hash((seed, epoch)) & 0x7FFFFFFF)
     room = np.array([packing.context - _frame_length(rows, int(row), writer) for row in chosen])
-    cells, cut = csentence.thin_to_fit(cells, room, writer.vocabulary, seed=hash((seed, epoch, 1)) & 0x7FFFFFFF)
+    cells, cut = csentence.thin_to_fit(cells, room, seed=hash((seed, epoch, 1)) & 0x7FFFFFFF)
     ids = csentence.encode(cells, writer.vocabulary)
     true_depth = ~(is_thinned | cut)
     # counts above ten came back as the middle of their level, so the depth of a whole cell is taken from its own sentence

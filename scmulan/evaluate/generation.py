@@ -87,7 +87,7 @@ def write_cells(
     """
     vocabulary, given = model.vocabulary, _given_genes(model, around or {})
     genes = model.writer.genes_ids(list(given), list(given.values())) if given else None
-    forced = [(column, int(vocabulary.level_id(level, column))) for column, level in given.items()]
+    forced = [(column, int(vocabulary.level_id(level))) for column, level in given.items()]
     steps = None if depths is None else vocabulary.first_depth + csentence.depth_of(depths)
     organisms = [row.get("organism") or "Homo sapiens" for row in fields]
     written: list[csentence.Ids] = [np.zeros(0, np.int64)] * len(fields)

@@ -74,7 +74,7 @@ def _likelihood(
     say: OnProgress,
 ) -> Likelihood:
     """Nats of cells (C, V), of which only the genes ``kept`` (V,) have counts."""
-    cells, _ = csentence.thin_to_fit(cells, model.checkpoint.context - reserve(model), model.vocabulary)
+    cells, _ = csentence.thin_to_fit(cells, model.checkpoint.context - reserve(model))
     ids = csentence.encode(cells, model.vocabulary)
     ready = dataclasses.replace(model.read(ground.held_out, reserve=reserve(model)), ids=ids, counts=cells)
     nats = model.nats(ready, fields_of(model, ground.held_out), on_cell=counter(say, "likelihood", len(ids)))

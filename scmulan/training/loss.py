@@ -1,14 +1,13 @@
 """Cross-entropy over the legal next ids only, without ever holding the logits whole.
 
-Positions inside cells are sorted by the block they stand in and the gene they stand at: legal genes are the rest of the block, so
-each chunk needs only a short run of the output matrix's rows. Gradients are made in the forward pass, chunk by chunk (the loss is
-a weighted sum, so the incoming gradient is one number).
+Positions inside cells are sorted by the gene they stand at: legal genes have a later id, so each chunk needs only the tail of
+the output matrix. With genes in rising order of detection most tokens stand near the end, and the tail is short. Gradients are
+made in the forward pass, chunk by chunk (the loss is a weighted sum, so the incoming gradient is one number).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,6 @@ from scmulan.automaton import LegalTargets
 from scmulan.csentence import N_DEPTHS, Vocabulary
 
 CHUNK = 256
-PIECE = 32
-CHUNK_COST = 20_000
-"""Fixed cost of a chunk, in logits that could be made in its time (two cores)."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,6 @@ class Chunk:
     spans: tuple[tuple[int, int], ...]
     after_level: torch.Tensor | None
     after_gene: torch.Tensor | None
-    until_gene: torch.Tensor | None
     banned: tuple[torch.Tensor, torch.Tensor] | None
     words_only: torch.Tensor | None = None
 
@@ -44,60 +39,36 @@ class Chunk:
 def plan_chunks(legal: LegalTargets, vocabulary: Vocabulary, chunk: int = CHUNK) -> list[Chunk]:
     """Group the learnt positions so that each group needs few columns."""
     chunks = _depth_chunks(legal, vocabulary) + _word_chunks(legal, vocabulary)
-    order = np.lexsort((legal.after_gene, legal.until_gene))
+    order = np.argsort(legal.after_gene, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    banned_rank = np.concatenate([rank[legal.named_of], rank[legal.empty_of]])
-    banned_id = np.concatenate([legal.named + vocabulary.first_gene, legal.empty])
-    by_rank = np.argsort(banned_rank, kind="stable")
-    banned_rank, banned_id = banned_rank[by_rank], banned_id[by_rank]
-    for first, last in pairwise(_chunk_edges(legal.until_gene[order], legal.after_gene[order], chunk)):
-        inside = slice(*np.searchsorted(banned_rank, [first, last]))
-        chunks.append(_cell_chunk(legal, order[first:last], banned_rank[inside] - first, banned_id[inside], vocabulary))
+    by_rank = np.argsort(rank[legal.named_of], kind="stable")
+    named_rank, named = rank[legal.named_of][by_rank], legal.named[by_rank]
+    edges = np.searchsorted(named_rank, np.arange(0, len(order) + chunk, chunk))
+    for number, first in enumerate(range(0, len(order), chunk)):
+        members = order[first : first + chunk]
+        chunks.append(
+            _cell_chunk(
+                legal, members, named_rank[edges[number] : edges[number + 1]] - first, named[edges[number] : edges[number + 1]], vocabulary
+            )
+        )
     return chunks
 
 
-def _chunk_edges(until_gene: npt.NDArray[np.int64], after_gene: npt.NDArray[np.int64], chunk: int) -> list[int]:
-    """Where to cut the sorted positions: neighbours stay together while one wide product costs less than two narrow ones."""
-    if not len(until_gene):
-        return [0]
-    new_block = np.flatnonzero(np.diff(until_gene)) + 1
-    pieces = np.unique(np.concatenate([new_block, np.arange(0, len(until_gene), PIECE), [len(until_gene)]]))
-    edges, low = [0], int(after_gene[0])
-    for first, last in pairwise(pieces.tolist()):
-        if first == edges[-1]:
-            low = int(after_gene[first])
-            continue
-        together_low = min(low, int(after_gene[first]))
-        together = (last - edges[-1]) * (until_gene[first] - together_low)
-        apart = (first - edges[-1]) * (until_gene[first - 1] - low) + (last - first) * (until_gene[first] - after_gene[first])
-        if last - edges[-1] <= chunk and together <= apart + CHUNK_COST:
-            low = together_low
-        else:
-            edges.append(first)
-            low = int(after_gene[first])
-    return [*edges, len(until_gene)]
-
-
 def _cell_chunk(
-    legal: LegalTargets, members: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], banned: npt.NDArray[np.int64], v: Vocabulary
+    legal: LegalTargets, members: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], named: npt.NDArray[np.int64], v: Vocabulary
 ) -> Chunk:
     low = min(int(legal.after_gene[members].min()) + 1, v.n_genes)
-    high = max(low, int(legal.until_gene[members].max()))
     n_levels = v.end_of_cell + 1 - v.first_level
     target = legal.cell_target[members]
     local = np.where(target >= v.first_gene, target - v.first_gene - low + n_levels, target - v.first_level)
     return Chunk(
         at=torch.from_numpy(legal.cell_at[members]),
         target=torch.from_numpy(local),
-        spans=((v.first_level, v.end_of_cell + 1), (v.first_gene + low, v.first_gene + high)),
+        spans=((v.first_level, v.end_of_cell + 1), (v.first_gene + low, v.last_gene)),
         after_level=torch.from_numpy(legal.after_level[members] - v.first_level),
         after_gene=torch.from_numpy(legal.after_gene[members] - low),
-        until_gene=torch.from_numpy(legal.until_gene[members] - low),
-        banned=(
-            torch.from_numpy(rows),
-            torch.from_numpy(np.where(banned >= v.first_gene, banned - v.first_gene - low + n_levels, banned - v.first_level)),
-        ),
+        banned=(torch.from_numpy(rows), torch.from_numpy(named - low + n_levels)),
     )
 
 
@@ -105,7 +76,7 @@ def _depth_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
     if not len(legal.depth_at):
         return []
     target = torch.from_numpy(legal.depth_target - v.first_depth)
-    return [Chunk(torch.from_numpy(legal.depth_at), target, ((v.first_depth, v.first_depth + N_DEPTHS),), None, None, None, None)]
+    return [Chunk(torch.from_numpy(legal.depth_at), target, ((v.first_depth, v.first_depth + N_DEPTHS),), None, None, None)]
 
 
 def _word_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
@@ -115,20 +86,18 @@ def _word_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
     target = np.where(
         legal.word_target >= v.first_gene, legal.word_target - v.first_gene + v.first_depth - v.eos, legal.word_target - v.eos
     )
-    return [Chunk(torch.from_numpy(legal.word_at), torch.from_numpy(target), spans, None, None, None, None, torch.from_numpy(legal.word_only))]
+    return [Chunk(torch.from_numpy(legal.word_at), torch.from_numpy(target), spans, None, None, None, torch.from_numpy(legal.word_only))]
 
 
 def _mask(logits: torch.Tensor, chunk: Chunk, vocabulary: Vocabulary) -> None:
     """Put minus infinity on what is illegal, in place."""
-    if chunk.after_gene is not None and chunk.until_gene is not None and chunk.after_level is not None and chunk.banned is not None:
+    if chunk.after_gene is not None and chunk.after_level is not None and chunk.banned is not None:
         n_levels = vocabulary.end_of_cell + 1 - vocabulary.first_level
         device = logits.device
         levels = logits[:, :n_levels]
         levels.masked_fill_(torch.arange(n_levels, device=device) <= chunk.after_level.to(device)[:, None], -torch.inf)
         genes = logits[:, n_levels:]
-        column = torch.arange(genes.shape[1], device=device)
-        genes.masked_fill_(column <= chunk.after_gene.to(device)[:, None], -torch.inf)
-        genes.masked_fill_(column >= chunk.until_gene.to(device)[:, None], -torch.inf)
+        genes.masked_fill_(torch.arange(genes.shape[1], device=device) <= chunk.after_gene.to(device)[:, None], -torch.inf)
         logits[chunk.banned[0].to(device), chunk.banned[1].to(device)] = -torch.inf
         never_first = chunk.after_level.to(device) == -1  # right after a depth: </cell> only when empty, which is not learnt
         logits[never_first, n_levels - 1] = -torch.inf
