@@ -16,6 +16,7 @@ from scmulan.engines import CellRequest
 from scmulan.engines import transformers as engines
 from scmulan.engines.transformers import TransformersEngine, best_dtype, grouped_attention
 from scmulan.errors import EngineError
+from scmulan.hazard import next_log_probabilities
 from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.training import attention
 from scmulan.training.loop import pack_loss
@@ -56,7 +57,8 @@ def plain_cell(lm, model, request: CellRequest, sampling: Sampling, *, most: int
     ids, draws = [*request.prompt.tolist(), model.vocabulary.cell], uniform_draws(sampling.seed, np.array([request.row]), most)
     for step in range(most):
         logits = lm(torch.tensor([ids])).logits[:, -1].float()
-        chosen = sample(logits, automaton.legal(left=most - step), draws[:, step], sampling)
+        logs = next_log_probabilities(logits, automaton.legal(left=most - step), model.vocabulary)
+        chosen = sample(logs, draws[:, step], sampling)
         if step == 0 and request.depth is not None:
             chosen = torch.tensor([request.depth])
         automaton.advance(chosen)
@@ -235,7 +237,7 @@ def test_nats_are_those_of_the_sampler_step_by_step(model, engine, plain, cells)
     wanted = [0.0]
     for at, token in enumerate(cell[1:].tolist()):
         legal = automaton.legal()[0]
-        wanted.append(-float(logits[len(prompt) + at].masked_fill(~legal, -torch.inf).log_softmax(0)[token]))
+        wanted.append(-float(next_log_probabilities(logits[None, len(prompt) + at], legal[None], model.vocabulary)[0, token]))
         automaton.advance(torch.tensor([token]))
     np.testing.assert_allclose(engine.nats([prompt], [cell])[0], wanted, atol=1e-4)
 

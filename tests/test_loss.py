@@ -1,4 +1,4 @@
-"""The loss over legal ids: the same as a masked softmax over all ids, in value and in gradient, however it is chunked."""
+"""The loss over legal ids: what the sampler's probabilities give, in value and in gradient, however it is chunked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from conftest import random_counts
 
 from scmulan import csentence
 from scmulan.automaton import CellAutomaton, legal_targets
-from scmulan.csentence import Vocabulary
-from scmulan.training.loss import legal_cross_entropy, plan_chunks
+from scmulan.csentence import N_DEPTHS, Vocabulary
+from scmulan.hazard import OFFSET, next_log_probabilities
+from scmulan.training.loss import HazardChunk, legal_cross_entropy, plan_chunks
 
 WIDTH = 16
 
@@ -52,13 +53,14 @@ def plain_mask(ids: np.ndarray, is_learnt: np.ndarray, v: Vocabulary) -> torch.T
     return mask
 
 
-def plain_loss(hidden_TD, weight_VD, weights_T, ids, mask_TV):
-    """The same loss by a whole softmax."""
+def plain_loss(hidden_TD, weight_VD, weights_T, ids, mask_TV, v):
+    """The same loss from whole rows of probabilities: the sampler's inside cells, a softmax outside."""
     learnt = mask_TV.any(1).nonzero().squeeze(1)
-    logits = (hidden_TD @ weight_VD.T)[learnt].masked_fill(~mask_TV[learnt], -torch.inf)
-    nats_T = torch.zeros(len(ids)).index_put(
-        (learnt,), -logits.log_softmax(1)[torch.arange(len(learnt)), torch.from_numpy(ids)[learnt + 1]]
-    )
+    logits, mask = (hidden_TD @ weight_VD.T)[learnt], mask_TV[learnt]
+    inside = np.cumsum((ids == v.cell).astype(int) - np.r_[0, (ids == v.end_of_cell)[:-1]].astype(int))
+    in_cell = torch.from_numpy((inside == 1) & (ids != v.end_of_cell))[learnt][:, None]
+    logs = torch.where(in_cell, next_log_probabilities(logits, mask, v), logits.masked_fill(~mask, -torch.inf).log_softmax(1))
+    nats_T = torch.zeros(len(ids)).index_put((learnt,), -logs[torch.arange(len(learnt)), torch.from_numpy(ids)[learnt + 1]])
     return (nats_T * weights_T).sum(), nats_T.detach()
 
 
@@ -69,10 +71,10 @@ def tensors(n_tokens: int, v: Vocabulary, seed: int = 0):
     return hidden, weight, torch.rand(n_tokens, generator=generator)
 
 
-def test_value_and_gradient_are_those_of_a_plain_masked_softmax(language, sentences):
+def test_value_and_gradient_are_those_of_whole_rows_of_probabilities(language, sentences):
     v, (ids, is_learnt) = language.vocabulary, sentences
     hidden, weight, weights = tensors(len(ids), v)
-    expected, expected_nats = plain_loss(hidden, weight, weights, ids, plain_mask(ids, is_learnt, v))
+    expected, expected_nats = plain_loss(hidden, weight, weights, ids, plain_mask(ids, is_learnt, v), v)
     expected_gradients = torch.autograd.grad(3 * expected, (hidden, weight))
     loss, nats = legal_cross_entropy(hidden, weight, weights, plan_chunks(legal_targets(ids, is_learnt, v), v), v)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
@@ -104,17 +106,23 @@ def test_each_learnt_id_has_its_nats_and_no_other_position_any(language, sentenc
     assert is_open.sum() > 0.98 * is_learnt.sum()
 
 
-def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_legal_ids(language, sentences):
-    v, (ids, is_learnt) = language.vocabulary, sentences
+def test_a_model_that_knows_nothing_takes_each_gene_with_the_same_small_chance(language):
+    v = language.vocabulary
+    ids = np.array([v.bos, v.cell, v.first_depth + 7, v.end_of_cell - 2, v.first_gene + 4, v.first_gene + 9, v.end_of_cell, v.eos])
+    is_learnt = np.ones(len(ids), dtype=bool)
     _, nats = legal_cross_entropy(
         torch.zeros(len(ids), WIDTH), torch.zeros(v.size, WIDTH), torch.ones(len(ids)), plan_chunks(legal_targets(ids, is_learnt, v), v), v
     )
-    n_legal = plain_mask(ids, is_learnt, v).sum(1)
-    torch.testing.assert_close(nats, n_legal.clamp(min=1).float().log())
+    taken = 1 / (1 + np.exp(OFFSET))
+    some = 1 - (1 - taken) ** v.n_genes
+    assert nats[3].item() == pytest.approx(-np.log(taken * (1 - taken) ** 4 / some), rel=1e-4)
+    assert nats[4].item() == pytest.approx(-np.log(taken * (1 - taken) ** 4), rel=1e-4)
+    assert nats[5].item() == pytest.approx(-np.log((1 - taken) ** (v.n_genes - 10) / 2), rel=1e-4)
+    assert nats[1].item() == pytest.approx(np.log(N_DEPTHS), rel=1e-4)
 
 
 def test_illegal_ids_get_no_gradient(language):
-    """Raising the logit of a gene that may not come changes nothing: it has no part in the softmax."""
+    """Raising the logit of a gene that may not come changes nothing: it is passed by for certain."""
     v = language.vocabulary
     ids = csentence.encode(random_counts(1, seed=9), v).values
     is_learnt = np.zeros(len(ids), dtype=bool)
@@ -124,7 +132,7 @@ def test_illegal_ids_get_no_gradient(language):
     loss.backward()
     legal = plain_mask(ids, is_learnt, v)[len(ids) - 2]
     assert (weight.grad[~legal] == 0).all()
-    assert (weight.grad[legal] != 0).any(1).all()
+    assert (weight.grad[v.first_gene : v.last_gene][legal[v.first_gene : v.last_gene]] != 0).any(1).all()
     assert (hidden.grad[:-2] == 0).all()
 
 
@@ -170,10 +178,8 @@ def test_products_in_bfloat16_stay_near_and_softmax_in_float32(language, sentenc
         assert float((found - wanted).norm() / wanted.norm()) < 0.03
 
 
-def test_the_loss_needs_only_the_tail_of_the_vocabulary(language, sentences):
-    """Sorted by the gene they stand at, late positions need few columns: that is what makes it cheap."""
+def test_the_loss_needs_only_the_genes_that_are_passed_by(language, sentences):
     v, (ids, is_learnt) = language.vocabulary, sentences
-    chunks = plan_chunks(legal_targets(ids, is_learnt, v), v, 32)
-    columns = [last - first for chunk in chunks if chunk.after_gene is not None for first, last in chunk.spans[1:]]
-    assert columns == sorted(columns, reverse=True)
-    assert np.mean(columns) < 0.75 * v.n_genes
+    chunks = plan_chunks(legal_targets(ids, is_learnt, v), v, 4)
+    needed = sum(len(chunk.at) * (chunk.last - chunk.first) for chunk in chunks if isinstance(chunk, HazardChunk))
+    assert needed < 0.4 * v.n_genes * is_learnt.sum()

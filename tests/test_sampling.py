@@ -19,6 +19,10 @@ def logits_of(n_rows: int, n_ids: int, seed: int) -> tuple[torch.Tensor, torch.T
     return 3 * torch.randn(n_rows, n_ids, generator=generator), legal
 
 
+def logs_of(logits: torch.Tensor, legal: torch.Tensor) -> torch.Tensor:
+    return logits.masked_fill(~legal, -torch.inf).log_softmax(1)
+
+
 @given(
     seed=st.integers(0, 10_000),
     n_ids=st.integers(1, 40),
@@ -28,14 +32,14 @@ def logits_of(n_rows: int, n_ids: int, seed: int) -> tuple[torch.Tensor, torch.T
 )
 def test_only_legal_ids_are_drawn_at_any_setting(seed, n_ids, temperature, top_p, draw):
     logits, legal = logits_of(6, n_ids, seed)
-    chosen = sample(logits, legal, torch.full((6,), draw), Sampling(temperature=temperature, top_p=top_p))
+    chosen = sample(logs_of(logits, legal), torch.full((6,), draw), Sampling(temperature=temperature, top_p=top_p))
     assert legal.gather(1, chosen[:, None]).all()
 
 
 @pytest.mark.parametrize("draw", [0.0, float(np.nextafter(np.float32(1), np.float32(0)))])
 def test_the_ends_of_the_unit_interval_stay_legal(draw):
     logits, legal = torch.zeros(1, 8), torch.tensor([[False, False, True, True, True, False, False, False]])
-    assert sample(logits, legal, torch.tensor([draw]), Sampling()).item() == (2 if draw == 0 else 4)
+    assert sample(logs_of(logits, legal), torch.tensor([draw]), Sampling()).item() == (2 if draw == 0 else 4)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -44,14 +48,14 @@ def test_draws_follow_the_softmax_over_legal_ids(temperature):
     logits, legal = torch.tensor([[1.0, 0.0, 9.0, -1.0, 2.0]]), torch.tensor([[True, True, False, True, True]])
     wanted = torch.softmax((logits / temperature).masked_fill(~legal, -torch.inf), 1)[0]
     uniform = uniform_draws(3, np.arange(n), 1)[:, 0]
-    chosen = sample(logits.repeat(n, 1), legal.repeat(n, 1), uniform, Sampling(temperature=temperature))
+    chosen = sample(logs_of(logits, legal).repeat(n, 1), uniform, Sampling(temperature=temperature))
     found = torch.bincount(chosen, minlength=5) / n
     torch.testing.assert_close(found, wanted, atol=4 * 0.5 / n**0.5, rtol=0)
 
 
 def test_temperature_zero_takes_the_likeliest_legal_id():
     logits, legal = logits_of(50, 12, 4)
-    chosen = sample(logits.clone(), legal, torch.rand(50), Sampling(temperature=0))
+    chosen = sample(logs_of(logits, legal), torch.rand(50), Sampling(temperature=0))
     assert chosen.tolist() == logits.masked_fill(~legal, -torch.inf).argmax(1).tolist()
 
 
@@ -61,7 +65,7 @@ def test_top_p_keeps_the_fewest_likeliest_ids_that_hold_that_share():
 
     def drawn(top_p: float) -> set[int]:
         rows = logits.repeat(4000, 1)
-        return set(sample(rows, torch.ones_like(rows, dtype=torch.bool), uniform, Sampling(top_p=top_p)).tolist())
+        return set(sample(rows, uniform, Sampling(top_p=top_p)).tolist())
 
     assert (drawn(0.4), drawn(0.6), drawn(0.9), drawn(1.0)) == ({0}, {0, 1}, {0, 1, 2}, {0, 1, 2, 3})
 

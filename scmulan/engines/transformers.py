@@ -20,6 +20,7 @@ from scmulan.decoding.sampling import Sampling, sample, uniform_draws
 from scmulan.decoding.trie import Trie
 from scmulan.engines.base import Advance, CellRequest
 from scmulan.errors import EngineError
+from scmulan.hazard import next_log_probabilities
 from scmulan.model import Checkpoint
 from scmulan.training.loss import legal_cross_entropy, plan_chunks
 
@@ -261,9 +262,9 @@ class _CellWriter:
         done = 0
         while len(alive) and step < self.room:
             states = self._forward(ids_BT, cache, length)
-            logits_BV = (states[:, -1] @ engine.output_VD.T).float()
+            logits_BV = states[:, -1] @ engine.output_VD.T
             legal_BV = self.automaton.legal(left=self.room_B - step if self.least_room - step <= 2 else None)
-            chosen_B = sample(logits_BV, legal_BV, self.draws[alive, step], self.sampling, v.first_gene)
+            chosen_B = sample(next_log_probabilities(logits_BV, legal_BV, v), self.draws[alive, step], self.sampling)
             if step == 0:
                 chosen_B = torch.where(self.depths[alive] >= 0, self.depths[alive], chosen_B)
             step += 1

@@ -1,13 +1,15 @@
 """Cross-entropy over the legal next ids only, without ever holding the logits whole.
 
-Positions inside cells are sorted by the gene they stand at: legal genes have a later id, so each chunk needs only the tail of
-the output matrix. With genes in rising order of detection most tokens stand near the end, and the tail is short. Gradients are
-made in the forward pass, chunk by chunk (the loss is a weighted sum, so the incoming gradient is one number).
+Inside a cell the chance of the next gene is that of taking it and of passing by all legal genes before it (``scmulan.hazard``): a
+position needs only the columns from the gene it stands at to the gene that comes. Positions are grouped by where and how wide that
+run is. Gradients are made in the forward pass, group by group (the loss is a weighted sum, so the incoming gradient is one number).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,60 +17,114 @@ import numpy.typing as npt
 import torch
 
 from scmulan.automaton import LegalTargets
-from scmulan.csentence import N_DEPTHS, Vocabulary
+from scmulan.csentence import N_DEPTHS, Ids, Vocabulary
+from scmulan.hazard import OFFSET
 
 CHUNK = 256
+CHUNK_COST = 20_000
+"""Fixed cost of a chunk, in logits that could be made in its time (two cores)."""
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Some positions, the columns of the output matrix they need, and which (row, column) pairs are illegal.
+class SoftmaxChunk:
+    """Positions whose next id is a word, a depth, or a level or end (given that no gene comes).
 
-    ``spans`` are id ranges laid side by side; ``column`` and ``row`` of ``banned`` index into the chunk's logits.
+    ``spans`` are the id ranges laid side by side; ``target`` and ``illegal_until`` (ids before it are illegal) index into them.
     """
 
     at: torch.Tensor
     target: torch.Tensor
     spans: tuple[tuple[int, int], ...]
-    after_level: torch.Tensor | None
-    after_gene: torch.Tensor | None
-    banned: tuple[torch.Tensor, torch.Tensor] | None
-    words_only: torch.Tensor | None = None
+    illegal_until: torch.Tensor | None = None
+    never_last: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> SoftmaxChunk:
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class HazardChunk:
+    """Positions inside a cell with the run of gene columns that they pass by, from ``first`` to ``last``.
+
+    ``after`` and ``until`` bound each row's legal genes (both excluded), ``target`` is the gene that comes, or the last column + 1
+    when none does; ``banned`` are (row, column) pairs named before. Rows that ``must_take`` stand right after a level, where a gene has
+    to follow. All columns count from ``first``.
+    """
+
+    at: torch.Tensor
+    first: int
+    last: int
+    after: torch.Tensor
+    target: torch.Tensor
+    banned_row: torch.Tensor
+    banned: torch.Tensor
+    must_take: bool
+
+    def to(self, device: torch.device) -> HazardChunk:
+        return _moved(self, device)
+
+
+Chunk = SoftmaxChunk | HazardChunk
+
+
+def _moved(chunk: Any, device: torch.device) -> Any:
+    """The chunk with its tensors on a device."""
+    if device.type == "cpu":
+        return chunk
+    return replace(chunk, **{name: value.to(device) for name, value in vars(chunk).items() if isinstance(value, torch.Tensor)})
 
 
 def plan_chunks(legal: LegalTargets, vocabulary: Vocabulary, chunk: int = CHUNK) -> list[Chunk]:
     """Group the learnt positions so that each group needs few columns."""
-    chunks = _depth_chunks(legal, vocabulary) + _word_chunks(legal, vocabulary)
-    order = np.argsort(legal.after_gene, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    by_rank = np.argsort(rank[legal.named_of], kind="stable")
-    named_rank, named = rank[legal.named_of][by_rank], legal.named[by_rank]
-    edges = np.searchsorted(named_rank, np.arange(0, len(order) + chunk, chunk))
-    for number, first in enumerate(range(0, len(order), chunk)):
-        members = order[first : first + chunk]
-        chunks.append(
-            _cell_chunk(
-                legal, members, named_rank[edges[number] : edges[number + 1]] - first, named[edges[number] : edges[number + 1]], vocabulary
-            )
-        )
+    v = vocabulary
+    chunks: list[Chunk] = [*_depth_chunks(legal, v), *_word_chunks(legal, v), *_level_chunks(legal, v)]
+    was_level = legal.after_gene == -1
+    may_be_gene = legal.after_gene < v.n_genes
+    target = np.where(legal.cell_target >= v.first_gene, legal.cell_target - v.first_gene, v.n_genes)
+    until = np.where(was_level, v.n_genes, np.minimum(target + 1, v.n_genes))
+    by_owner = np.argsort(legal.named_of, kind="stable")
+    owner, named = legal.named_of[by_owner], legal.named[by_owner]
+    for must_take in (True, False):
+        rows = np.flatnonzero(may_be_gene & (was_level == must_take) & (until > legal.after_gene + 1))
+        low, high = legal.after_gene[rows] + 1, until[rows]
+        order = np.lexsort((low, np.log2(high - low).astype(int)))
+        rows, low, high = rows[order], low[order], high[order]
+        for first, last in pairwise(_chunk_edges(low.tolist(), high.tolist(), chunk)):
+            members = rows[first:last]
+            chunks.append(_hazard_chunk(legal, members, int(low[first:last].min()), int(high[first:last].max()), target, owner, named, must_take))
     return chunks
 
 
-def _cell_chunk(
-    legal: LegalTargets, members: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], named: npt.NDArray[np.int64], v: Vocabulary
-) -> Chunk:
-    low = min(int(legal.after_gene[members].min()) + 1, v.n_genes)
-    n_levels = v.end_of_cell + 1 - v.first_level
-    target = legal.cell_target[members]
-    local = np.where(target >= v.first_gene, target - v.first_gene - low + n_levels, target - v.first_level)
-    return Chunk(
+def _chunk_edges(low: Sequence[int], high: Sequence[int], most: int) -> list[int]:
+    """Where to cut rows that need columns low to high: a chunk is as wide as all its rows, and a new one has a fixed cost."""
+    edges, needed = [0], 0
+    least, largest = (low[0], high[0]) if low else (0, 0)
+    for row in range(len(low)):
+        n = row - edges[-1] + 1
+        least, largest, needed = min(least, low[row]), max(largest, high[row]), needed + high[row] - low[row]
+        if n > most or n * (largest - least) - needed > CHUNK_COST:
+            edges.append(row)
+            least, largest, needed = low[row], high[row], high[row] - low[row]
+    return [*edges, len(low)] if low else [0]
+
+
+def _hazard_chunk(
+    legal: LegalTargets, members: Ids, first: int, last: int, target: Ids, owner: Ids, named: Ids, must_take: bool
+) -> HazardChunk:
+    starts, ends = np.searchsorted(owner, members), np.searchsorted(owner, members, side="right")
+    row = np.repeat(np.arange(len(members)), ends - starts)
+    pairs = np.arange(len(row)) + np.repeat(starts - np.concatenate([[0], np.cumsum(ends - starts)[:-1]]), ends - starts)
+    column = named[pairs]
+    inside = column < last
+    return HazardChunk(
         at=torch.from_numpy(legal.cell_at[members]),
-        target=torch.from_numpy(local),
-        spans=((v.first_level, v.end_of_cell + 1), (v.first_gene + low, v.last_gene)),
-        after_level=torch.from_numpy(legal.after_level[members] - v.first_level),
-        after_gene=torch.from_numpy(legal.after_gene[members] - low),
-        banned=(torch.from_numpy(rows), torch.from_numpy(named - low + n_levels)),
+        first=first,
+        last=last,
+        after=torch.from_numpy(legal.after_gene[members] - first),
+        target=torch.from_numpy(np.minimum(target[members], last) - first),
+        banned_row=torch.from_numpy(row[inside]),
+        banned=torch.from_numpy(column[inside] - first),
+        must_take=must_take,
     )
 
 
@@ -76,7 +132,7 @@ def _depth_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
     if not len(legal.depth_at):
         return []
     target = torch.from_numpy(legal.depth_target - v.first_depth)
-    return [Chunk(torch.from_numpy(legal.depth_at), target, ((v.first_depth, v.first_depth + N_DEPTHS),), None, None, None)]
+    return [SoftmaxChunk(torch.from_numpy(legal.depth_at), target, ((v.first_depth, v.first_depth + N_DEPTHS),))]
 
 
 def _word_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
@@ -86,23 +142,64 @@ def _word_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
     target = np.where(
         legal.word_target >= v.first_gene, legal.word_target - v.first_gene + v.first_depth - v.eos, legal.word_target - v.eos
     )
-    return [Chunk(torch.from_numpy(legal.word_at), torch.from_numpy(target), spans, None, None, None, torch.from_numpy(legal.word_only))]
+    illegal_until = torch.from_numpy(np.where(legal.word_only, v.text[0] - v.eos, 0))
+    return [SoftmaxChunk(torch.from_numpy(legal.word_at), torch.from_numpy(target), spans, illegal_until)]
 
 
-def _mask(logits: torch.Tensor, chunk: Chunk, vocabulary: Vocabulary) -> None:
-    """Put minus infinity on what is illegal, in place."""
-    if chunk.after_gene is not None and chunk.after_level is not None and chunk.banned is not None:
-        n_levels = vocabulary.end_of_cell + 1 - vocabulary.first_level
-        device = logits.device
-        levels = logits[:, :n_levels]
-        levels.masked_fill_(torch.arange(n_levels, device=device) <= chunk.after_level.to(device)[:, None], -torch.inf)
-        genes = logits[:, n_levels:]
-        genes.masked_fill_(torch.arange(genes.shape[1], device=device) <= chunk.after_gene.to(device)[:, None], -torch.inf)
-        logits[chunk.banned[0].to(device), chunk.banned[1].to(device)] = -torch.inf
-        never_first = chunk.after_level.to(device) == -1  # right after a depth: </cell> only when empty, which is not learnt
-        logits[never_first, n_levels - 1] = -torch.inf
-    if chunk.words_only is not None:
-        logits[chunk.words_only.to(logits.device), : vocabulary.text[0] - vocabulary.eos] = -torch.inf
+def _level_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
+    rows = np.flatnonzero(legal.cell_target < v.first_gene)
+    if not len(rows):
+        return []
+    return [
+        SoftmaxChunk(
+            at=torch.from_numpy(legal.cell_at[rows]),
+            target=torch.from_numpy(legal.cell_target[rows] - v.first_level),
+            spans=((v.first_level, v.end_of_cell + 1),),
+            illegal_until=torch.from_numpy(legal.after_level[rows] + 1 - v.first_level),
+            # right after a depth: </cell> only when empty, which is not learnt
+            never_last=torch.from_numpy(legal.after_level[rows] == v.first_level - 1),
+        )
+    ]
+
+
+def _softmax_nats(logits: torch.Tensor, chunk: SoftmaxChunk) -> torch.Tensor:
+    """Nats of each row's target; the logits become the slopes of them."""
+    if chunk.illegal_until is not None:
+        widest = int(chunk.illegal_until.max())
+        logits[:, :widest].masked_fill_(torch.arange(widest, device=logits.device) < chunk.illegal_until[:, None], -torch.inf)
+    if chunk.never_last is not None:
+        logits[chunk.never_last, -1] = -torch.inf
+    target = chunk.target[:, None]
+    total = torch.logsumexp(logits, dim=1, keepdim=True)
+    nats = (total - logits.gather(1, target)).squeeze(1)
+    logits.sub_(total).exp_()
+    logits.scatter_add_(1, target, torch.full_like(total, -1.0))
+    return nats
+
+
+def _hazard_nats(logits: torch.Tensor, chunk: HazardChunk) -> torch.Tensor:
+    """Nats of each row's gene, or of passing by all; the logits become the slopes of them."""
+    logits.sub_(OFFSET)
+    column = torch.arange(logits.shape[1], device=logits.device)
+    illegal = column <= chunk.after[:, None]
+    illegal[chunk.banned_row, chunk.banned] = True
+    logits.masked_fill_(illegal, -torch.inf)
+    passed = torch.nn.functional.softplus(logits)
+    taken = (chunk.target < logits.shape[1]).nonzero().squeeze(1)
+    target = chunk.target[taken]
+    late = column > chunk.target[:, None]
+    nats = passed.masked_fill(late, 0).sum(1)
+    nats[taken] -= logits[taken, target]
+    logits.sigmoid_()
+    if chunk.must_take:
+        whole = passed.sum(1).clamp(min=1e-30)
+        nats += torch.log(-torch.expm1(-whole))
+        again = (1 / torch.expm1(whole))[:, None]
+        logits.mul_(torch.where(late, again, 1 + again))
+    else:
+        logits.masked_fill_(late, 0)
+    logits[taken, target] -= 1
+    return nats
 
 
 class LegalCrossEntropy(torch.autograd.Function):
@@ -115,7 +212,7 @@ class LegalCrossEntropy(torch.autograd.Function):
         weight_VD: torch.Tensor,
         weights_T: torch.Tensor,
         chunks: list[Chunk],
-        vocabulary: Vocabulary,
+        first_gene: int,
         dtype: torch.dtype,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
@@ -124,21 +221,18 @@ class LegalCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden_TD, dtype=torch.float32) if needs_grad else None
         grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_grad else None
         for chunk in chunks:
-            at, target = chunk.at.to(hidden.device), chunk.target.to(hidden.device)[:, None]
-            rows_ND = hidden[at]
-            logits = torch.cat([rows_ND @ weight[first:last].T for first, last in chunk.spans], dim=1).float()
-            _mask(logits, chunk, vocabulary)
-            total = torch.logsumexp(logits, dim=1, keepdim=True)
-            nats_T[at] = (total - logits.gather(1, target)).squeeze(1)
+            chunk = chunk.to(hidden.device)
+            spans = ((first_gene + chunk.first, first_gene + chunk.last),) if isinstance(chunk, HazardChunk) else chunk.spans
+            rows_ND = hidden[chunk.at]
+            logits = torch.cat([rows_ND @ weight[first:last].T for first, last in spans], dim=1).float()
+            nats_T[chunk.at] += _hazard_nats(logits, chunk) if isinstance(chunk, HazardChunk) else _softmax_nats(logits, chunk)
             if grad_hidden is None or grad_weight is None:
                 continue
-            logits.sub_(total).exp_()
-            logits.scatter_add_(1, target, torch.full_like(total, -1.0))
-            logits.mul_(weights_T[at][:, None])
+            logits.mul_(weights_T[chunk.at][:, None])
             slope, start = logits.to(dtype), 0
-            for first, last in chunk.spans:
+            for first, last in spans:
                 part = slope[:, start : start + last - first]
-                grad_hidden[at] += (part @ weight[first:last]).float()
+                grad_hidden[chunk.at] += (part @ weight[first:last]).float()
                 grad_weight[first:last] += (part.T @ rows_ND).float()
                 start += last - first
         ctx.save_for_backward(*(grad for grad in (grad_hidden, grad_weight) if grad is not None))
@@ -169,12 +263,12 @@ def legal_cross_entropy(
     weights_T : (T,) float
         Weight of the id predicted at each position.
     chunks : from ``plan_chunks``
-    dtype : of the matrix products; softmax is always float32
+    dtype : of the matrix products; all else is float32
 
     Returns
     -------
     loss : weighted sum, in nats
     nats_T : (T,) float32, nats of the id predicted at each position, 0 where none is; carries no gradient
     """
-    loss, nats_T = LegalCrossEntropy.apply(hidden_TD, weight_VD, weights_T, chunks, vocabulary, dtype)  # type: ignore[no-untyped-call]
+    loss, nats_T = LegalCrossEntropy.apply(hidden_TD, weight_VD, weights_T, chunks, vocabulary.first_gene, dtype)  # type: ignore[no-untyped-call]
     return loss, nats_T

@@ -1,0 +1,54 @@
+"""Next-id probabilities inside a cell: genes are taken or passed by in id order, what passes all goes to levels and end."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from grammar import vocabulary_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scmulan.hazard import OFFSET, next_log_probabilities
+
+V = vocabulary_of(9)
+
+
+def by_hand(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
+    """The same, gene by gene."""
+    chance, passed = np.zeros(V.size), 1.0
+    for column in range(V.n_genes):
+        token = V.first_gene + column
+        if legal[token]:
+            taken = 1 / (1 + np.exp(OFFSET - logits[token]))
+            chance[token] = passed * taken
+            passed *= 1 - taken
+    others = np.flatnonzero(legal[: V.first_gene])
+    if len(others):
+        share = np.exp(logits[others] - logits[others].max())
+        chance[others] = passed * share / share.sum()
+    return chance / chance.sum()
+
+
+@given(st.integers(0, 10_000))
+def test_probabilities_are_those_of_going_through_the_genes_one_by_one(seed):
+    rng = np.random.default_rng(seed)
+    logits, legal = rng.normal(3, 3, (4, V.size)), rng.random((4, V.size)) < rng.choice([0.1, 0.5, 0.9])
+    legal[:, V.last_gene :] = False
+    legal[0, : V.first_gene] = False
+    legal[1, V.first_gene :] = False
+    legal[:, V.first_gene + seed % V.n_genes] |= ~legal.any(1)
+    found = next_log_probabilities(torch.from_numpy(logits), torch.from_numpy(legal), V).exp().numpy()
+    for row in range(4):
+        np.testing.assert_allclose(found[row], by_hand(logits[row], legal[row]), rtol=1e-4, atol=1e-6)
+    assert (found[~legal] == 0).all()
+
+
+def test_far_genes_get_no_more_than_the_near_ones_leave():
+    """However many genes follow, a gene that is sure to be taken leaves them nothing."""
+    logits = torch.zeros(1, V.size)
+    legal = torch.zeros(1, V.size, dtype=torch.bool)
+    legal[:, V.first_gene : V.last_gene] = True
+    logits[0, V.first_gene + 2] = OFFSET + 12
+    found = next_log_probabilities(logits, legal, V).exp()[0]
+    assert found[V.first_gene + 2] > 0.99
+    assert found[V.first_gene + 3 :].sum() < 1e-4
