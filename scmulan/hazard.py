@@ -33,3 +33,38 @@ def next_log_probabilities(logits_BV: torch.Tensor, legal_BV: torch.Tensor, voca
     scores_BV = torch.cat([others_BV, genes_BG - passed_BG, scores_BV[:, last:]], dim=1).masked_fill(~legal_BV, -torch.inf)
     # where the grammar leaves only genes, or only some of what may follow, the rest is shared out
     return scores_BV - torch.logsumexp(scores_BV, 1, keepdim=True)
+
+
+def draw_next(logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
+    """What ``sample`` draws from ``next_log_probabilities`` at temperature 1, without writing them out; shape (B,), int64.
+
+    Parameters
+    ----------
+    uniform_B : (B,) float32 in [0, 1)
+    """
+    first, last = vocabulary.first_gene, vocabulary.last_gene
+    legal_BG = legal_BV[:, first:last]
+    genes_BG = torch.where(legal_BG, logits_BV[:, first:last].float() - OFFSET, FAR)
+    passed_BG = torch.nn.functional.softplus(genes_BG).cumsum_(1)
+    all_passed_B = passed_BG[:, -1]
+    others_BV = logits_BV[:, :first].float().masked_fill_(~legal_BV[:, :first], -torch.inf)
+    has_others_B = legal_BV[:, :first].any(1)
+    others_share_B = torch.where(has_others_B, torch.exp(-all_passed_B), 0)
+    # others have the lower ids, so they come first
+    weights_BV = torch.softmax(others_BV, 1).nan_to_num_()
+    other_B = _first_beyond(weights_BV.cumsum(1), uniform_B / others_share_B.clamp(min=1e-30), weights_BV)
+    taken_B = torch.where(has_others_B, uniform_B - others_share_B, uniform_B * -torch.expm1(-all_passed_B)).clamp(min=0)
+    gene_B = torch.searchsorted(passed_BG, -torch.log1p(-taken_B)[:, None], right=True).squeeze(1).clamp_(max=last - first - 1)
+    is_legal_B = legal_BG.gather(1, gene_B[:, None]).squeeze(1)
+    gene_B = torch.where(is_legal_B, gene_B, passed_BG.argmax(1))  # rounding at the end of the unit interval
+    has_genes_B = all_passed_B > 0
+    is_gene_B = has_genes_B & (~has_others_B | (uniform_B >= others_share_B))
+    return torch.where(is_gene_B, first + gene_B, other_B)
+
+
+def _first_beyond(cumulative_BN: torch.Tensor, share_B: torch.Tensor, weights_BN: torch.Tensor) -> torch.Tensor:
+    """First column whose running sum is above a share of the whole; shape (B,)."""
+    wanted = share_B[:, None].clamp(max=1) * cumulative_BN[:, -1:]
+    chosen_B = torch.searchsorted(cumulative_BN, wanted, right=True).squeeze(1).clamp_(max=weights_BN.shape[1] - 1)
+    is_legal = weights_BN.gather(1, chosen_B[:, None]).squeeze(1) > 0
+    return torch.where(is_legal, chosen_B, weights_BN.argmax(1))

@@ -8,7 +8,8 @@ from grammar import vocabulary_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scmulan.hazard import OFFSET, next_log_probabilities
+from scmulan.decoding.sampling import Sampling, sample
+from scmulan.hazard import OFFSET, draw_next, next_log_probabilities
 
 V = vocabulary_of(9)
 
@@ -52,3 +53,19 @@ def test_far_genes_get_no_more_than_the_near_ones_leave():
     found = next_log_probabilities(logits, legal, V).exp()[0]
     assert found[V.first_gene + 2] > 0.99
     assert found[V.first_gene + 3 :].sum() < 1e-4
+
+
+@given(st.integers(0, 10_000))
+def test_a_direct_draw_is_the_one_made_from_the_probabilities(seed):
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(3, 3, (400, V.size)).astype(np.float32))
+    legal = torch.from_numpy(rng.random((400, V.size)) < rng.choice([0.1, 0.5, 0.9]))
+    legal[:, V.last_gene :] = False
+    legal[:100, : V.first_gene] = False
+    legal[100:200, V.first_gene :] = False
+    legal[:, V.first_gene + seed % V.n_genes] |= ~legal.any(1)
+    uniform = torch.from_numpy(rng.random(400, dtype=np.float32))
+    uniform[0], uniform[1] = 0, float(np.nextafter(np.float32(1), np.float32(0)))
+    drawn = draw_next(logits, legal, uniform, V)
+    assert legal.gather(1, drawn[:, None]).all()
+    assert (drawn == sample(next_log_probabilities(logits, legal, V), uniform, Sampling())).float().mean() > 0.99

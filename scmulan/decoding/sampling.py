@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from scmulan.csentence import Vocabulary
 from scmulan.errors import PromptError
+from scmulan.hazard import draw_next, next_log_probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +66,12 @@ def sample(log_probabilities_BV: torch.Tensor, uniform_B: torch.Tensor, sampling
     chosen_B.clamp_(max=weights_BV.shape[1] - 1)
     is_legal = weights_BV.gather(1, chosen_B[:, None]).squeeze(1) > 0
     return torch.where(is_legal, chosen_B, weights_BV.argmax(1))
+
+
+def draw(
+    logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.Tensor, sampling: Sampling, vocabulary: Vocabulary
+) -> torch.Tensor:
+    """The next id of each cell from the language model's logits; shape (B,), int64."""
+    if sampling.temperature == 1 and sampling.top_p == 1:
+        return draw_next(logits_BV, legal_BV, uniform_B, vocabulary)
+    return sample(next_log_probabilities(logits_BV, legal_BV, vocabulary), uniform_B, sampling)

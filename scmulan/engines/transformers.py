@@ -16,11 +16,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from scmulan.automaton import CellAutomaton, legal_targets
 from scmulan.csentence import Ids
-from scmulan.decoding.sampling import Sampling, sample, uniform_draws
+from scmulan.decoding.sampling import Sampling, draw, uniform_draws
 from scmulan.decoding.trie import Trie
 from scmulan.engines.base import Advance, CellRequest
 from scmulan.errors import EngineError
-from scmulan.hazard import next_log_probabilities
 from scmulan.model import Checkpoint
 from scmulan.training.loss import legal_cross_entropy, plan_chunks
 
@@ -264,7 +263,7 @@ class _CellWriter:
             states = self._forward(ids_BT, cache, length)
             logits_BV = states[:, -1] @ engine.output_VD.T
             legal_BV = self.automaton.legal(left=self.room_B - step if self.least_room - step <= 2 else None)
-            chosen_B = sample(next_log_probabilities(logits_BV, legal_BV, v), self.draws[alive, step], self.sampling)
+            chosen_B = draw(logits_BV, legal_BV, self.draws[alive, step], self.sampling, v)
             if step == 0:
                 chosen_B = torch.where(self.depths[alive] >= 0, self.depths[alive], chosen_B)
             step += 1
