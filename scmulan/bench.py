@@ -30,12 +30,15 @@ import scipy.sparse as sp
 from scmulan import assets, csentence
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
-from scmulan.errors import PromptError, nearest
+from scmulan.decoding.sampling import Sampling
+from scmulan.engines import CellRequest
+from scmulan.errors import PromptError, SentenceError, nearest
 from scmulan.tasks import Model, load
 
 Say = Callable[[str], None]
 TASK_CELLS = 200
 KILL_STEPS = 60
+SAMPLED_AT_ONCE = 256
 
 
 def run(
@@ -174,20 +177,20 @@ def _vocabulary_roundtrip(opened: Model) -> dict[str, int]:
 def sampling(*, model: str, device: str, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:
     """Tokens drawn from the model under the automaton, each checked by the parser, which knows nothing of the automaton."""
     opened, wanted = load(model, device=device), n or 1_000_000
-    tokens = cells = broken = 0
+    tokens = cells = broken = empty = 0
     began = time.perf_counter()
     while tokens < wanted:
-        rows = opened.rows_for(256, {}, seed + cells)
-        written = opened.generate(n=256, seed=seed + cells)
-        lengths = csentence.sentence_lengths(_generated_counts(opened, written))
-        tokens, cells = tokens + int(lengths.sum()), cells + len(rows)
-        broken += int((np.asarray(written.layers["counts"].sum(1)).ravel() == 0).sum())
-        say(f"{tokens:,} tokens in {cells:,} cells, all parsed; {tokens / (time.perf_counter() - began):,.0f} tokens/s")
-    return {"tokens": tokens, "cells": cells, "cells_that_do_not_parse": 0, "empty_cells": broken}
-
-
-def _generated_counts(opened: Model, adata: AnnData) -> sp.csr_matrix:
-    return csentence.to_vocabulary_order(adata.layers["counts"], [str(name) for name in adata.var["gene_symbol"]], opened.vocabulary)[0]
+        prompts = [opened.writer.prompt("generate", row) for row in opened.rows_for(SAMPLED_AT_ONCE, {}, seed + cells)]
+        requests = [CellRequest(prompt=prompt, row=row) for row, prompt in enumerate(prompts)]
+        for ids in opened.engine.generate(requests, Sampling(seed=seed + cells)):
+            tokens, cells = tokens + len(ids) - 1, cells + 1
+            try:
+                empty += not len(csentence.decode(ids, opened.vocabulary)[0])
+            except SentenceError as error:
+                broken += 1
+                say(f"cell {cells}: {error}")
+        say(f"{tokens:,} tokens in {cells:,} cells, {broken} do not parse; {tokens / (time.perf_counter() - began):,.0f} tokens/s")
+    return {"tokens": tokens, "cells": cells, "cells_that_do_not_parse": broken, "empty_cells": empty}
 
 
 def invariance(*, model: str, device: str, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from scmulan import __version__
-from scmulan.errors import PromptError, ScmulanError
+from scmulan.errors import PromptError, RecipeError, ScmulanError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -334,14 +334,18 @@ def pretrain(
 
 
 def _prepare_corpus(plan: dict[str, Any], folder: Path, output: Path) -> Path:
-    """The corpus of a recipe's plan, built where it is not there yet."""
+    """The corpus of a recipe's plan, built where it is not there yet; RecipeError when the one there is of another plan."""
     from scmulan.corpus.build import build_corpus, build_plan_tokenizer, read_plan
-    from scmulan.corpus.shards import MANIFEST
+    from scmulan.corpus.shards import MANIFEST, write_json
 
-    if not (output / "corpus" / MANIFEST).is_file():
+    record = output / "plan.json"
+    if not (output / "corpus" / MANIFEST).is_file() or not record.is_file():
         opened = read_plan(plan, folder)
         build_plan_tokenizer(opened, output / "tokenizer")
         build_corpus(opened, output / "tokenizer", output / "corpus")
+        write_json(record, plan)
+    elif json.loads(record.read_text()) != json.loads(json.dumps(plan)):
+        raise RecipeError(f"{output / 'corpus'} was built from another plan ({record}); give another output folder, or delete this one")
     return output / "corpus"
 
 

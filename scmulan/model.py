@@ -79,12 +79,11 @@ def new_model(preset: str | Preset, vocabulary: Vocabulary, *, context: int, see
 def start_genes_by_detection(
     model: PreTrainedModel, vocabulary: Vocabulary, detection_G: npt.NDArray[np.floating[Any]], *, std: float = 0.03
 ) -> None:
-    """Start gene embeddings as Fourier features of cumulative detection, so that neighbours in id order begin alike.
+    """Start gene embeddings as Fourier features of cumulative detection, and of rarity, so that neighbours in id order begin alike.
 
-    Within a level ids rise, so the gene after gene i is one of the next few that are likely to be detected: near in the sum of
-    detection rates H. Features cos(2 pi H / s), sin(2 pi H / s) at scales s from 2 genes to twice the whole make the inner
-    product of two genes a function of their distance in H, peaked at 0. A matrix shared with the output then prefers near
-    genes from the first step, where a random start has to learn thousands of neighbourhoods one by one.
+    The log-odds of taking a gene follow how often it is detected, and where a reader of a level stands is the sum of the detection
+    rates H before it. Features cos(2 pi H / s), sin(2 pi H / s) at scales s from 2 genes to twice the whole say both from the first
+    step, where a random start has to learn them gene by gene.
 
     Parameters
     ----------
@@ -124,8 +123,10 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, model: PreTrainedModel, tokenizer_folder: Path, card: dict[str, Any], *, dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    """Write a model folder: weights in ``dtype``, the tokenizer, and the card with the hashes of both."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model folder, whole or not at all: weights in ``dtype``, the tokenizer, and the card with the hashes of both."""
+    whole, folder = folder, folder.with_name(folder.name + ".partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     state, stored = {}, set()
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() not in stored:  # a tied matrix is written once
@@ -136,10 +137,13 @@ def save_checkpoint(
     model.save_pretrained(folder, state_dict=state)
     model.config.dtype = was
     for name in TOKENIZER_FILES:
-        if (tokenizer_folder / name).is_file() and tokenizer_folder.resolve() != folder.resolve():
+        if (tokenizer_folder / name).is_file():
             shutil.copyfile(tokenizer_folder / name, folder / name)
     hashes = {"weights_sha256": file_hash(folder / "model.safetensors"), "tokenizer_sha256": tokenizer_hash(folder)}
     (folder / CARD).write_text(json.dumps({**card, **hashes}, indent=1, ensure_ascii=False) + "\n")
+    if whole.exists():
+        shutil.rmtree(whole)
+    folder.rename(whole)
 
 
 def model_folder(name: str | Path) -> Path:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from scmulan.evaluation.counts import Counts
-    from scmulan.evaluation.metrics import Annotation, Calibration, GeneStatistics, TwoSample
+    from scmulan.measures.counts import Counts
+    from scmulan.measures.metrics import Annotation, Calibration, GeneStatistics, TwoSample
 
 
 @drawn

@@ -142,11 +142,12 @@ def load_vocabulary(folder: str | Path) -> Vocabulary:
 
 
 def tokenizer_hash(folder: str | Path) -> str:
-    """sha256 of what decides the meaning of ids: vocabulary, merges, layout."""
+    """sha256 of what decides the meaning of ids: vocabulary, merges, how text is cut into words, layout."""
     folder = Path(folder)
     try:
-        model = json.loads((folder / "tokenizer.json").read_text())["model"]
-        decisive = [model["vocab"], model["merges"], json.loads((folder / LAYOUT_FILE).read_text())]
+        whole = json.loads((folder / "tokenizer.json").read_text())
+        model = whole["model"]
+        decisive = [model["vocab"], model["merges"], whole["pre_tokenizer"], json.loads((folder / LAYOUT_FILE).read_text())]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}: not a scmulan tokenizer ({error!r}); needed tokenizer.json and {LAYOUT_FILE}") from None
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

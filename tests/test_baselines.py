@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import nbinom
 
 from scmulan.errors import CellDataError, VocabularyError
-from scmulan.evaluation import baselines
+from scmulan.measures import baselines
 
 
 def two_types(n: int = 60, seed: int = 0) -> tuple[sp.csr_matrix, np.ndarray]:

@@ -16,7 +16,7 @@ from scmulan.demo import Sizes, prompting, run
 from scmulan.demo.labels import words as label_words
 from scmulan.demo.prompting import Prompted, Question
 from scmulan.errors import EngineError
-from scmulan.evaluation import two_sample
+from scmulan.measures import two_sample
 
 pytest.importorskip("matplotlib")
 SMALL = Sizes(per_type=6, per_type_long=6, described=10, per_count=2, per_count_open=2)
@@ -135,7 +135,7 @@ def test_what_is_said_on_the_way_names_every_part(demo):
 
 def test_a_model_behind_its_baseline_is_said_to_be(demo):
     from scmulan.demo.labels import Labels
-    from scmulan.evaluation import metrics
+    from scmulan.measures import metrics
 
     right, wrong = metrics.annotation(["B", "NK"], ["B", "NK"]), metrics.annotation(["B", "NK"], ["NK", "NK"])
     found = {"scmulan": wrong, "logistic regression": right}

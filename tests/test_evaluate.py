@@ -18,7 +18,7 @@ from scmulan.evaluate.cells import at_most, at_most_per_type, fields_of, pooled,
 from scmulan.evaluate.generation import BINOMIAL, DEPTH_GIVEN, MULTINOMIAL, REAL, REGRESSION, over_table, real_again, write_cells
 from scmulan.evaluate.likelihood import _span_nats
 from scmulan.evaluate.page import beats
-from scmulan.evaluation import two_sample
+from scmulan.measures import two_sample
 
 pytest.importorskip("matplotlib")
 MODEL = "scmulan"

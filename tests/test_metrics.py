@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from scmulan.errors import CellDataError
-from scmulan.evaluation import baselines, metrics, two_sample
+from scmulan.measures import baselines, metrics, two_sample
 
 
 def cells(n: int, seed: int, *, shift: float = 1.0, n_genes: int = 60, depth: float = 300) -> sp.csr_matrix:
@@ -38,7 +38,7 @@ def few_trees(monkeypatch):
 
 @pytest.mark.parametrize("module", ["annotation", "two_sample", "agreement", "counts", "baselines"])
 def test_examples_in_docstrings_run(module):
-    assert doctest.testmod(importlib.import_module(f"scmulan.evaluation.{module}")).failed == 0
+    assert doctest.testmod(importlib.import_module(f"scmulan.measures.{module}")).failed == 0
 
 
 def test_every_public_name_exists_and_is_listed_once():

@@ -25,6 +25,12 @@ def logits_after(prefix) -> torch.Tensor:
     return torch.randn(N_IDS, generator=torch.Generator().manual_seed(hash(tuple(int(token) for token in prefix)) % 2**31))
 
 
+def answers_of(trie: Trie, logits_of) -> torch.Tensor:
+    """Log-probability of each answer, from logits at the prompt's end and at the nodes that others follow."""
+    logits = torch.stack([logits_of([]), *(logits_of(prefix_of(trie, node)) for node in trie.inner)])
+    return trie.log_probabilities(logits.log_softmax(1)[trie.slot, trie.token][None])[0]
+
+
 def prefix_of(trie: Trie, node: int) -> list[int]:
     found = []
     while node >= 0:
@@ -36,8 +42,7 @@ def prefix_of(trie: Trie, node: int) -> list[int]:
 @given(answers=ANSWERS)
 def test_log_probabilities_are_those_of_a_plain_product_of_softmaxes(answers):
     trie = Trie.of([np.array(answer) for answer in answers])
-    logits = torch.stack([logits_after([]), *(logits_after(prefix_of(trie, node)) for node in range(len(trie.token)))])
-    found = trie.log_probabilities(logits[None])[0]
+    found = answers_of(trie, logits_after)
     torch.testing.assert_close(found, torch.tensor([plain(logits_after, answer) for answer in answers]), atol=1e-4, rtol=1e-5)
 
 
@@ -59,8 +64,7 @@ def test_each_path_spells_its_answer_and_shared_beginnings_share_their_nodes(ans
 
 def test_an_answer_that_begins_another_keeps_its_own_probability():
     trie = Trie.of([(1,), (1, 2), (1, 2, 3)])
-    logits = torch.stack([logits_after(prefix) for prefix in ([], [1], [1, 2], [1, 2, 3])])
-    found = trie.log_probabilities(logits[None])[0].tolist()
+    found = answers_of(trie, logits_after).tolist()
     assert found == pytest.approx([plain(logits_after, answer) for answer in [(1,), (1, 2), (1, 2, 3)]], abs=1e-5)
     assert found[0] > found[1] > found[2]
 
@@ -70,9 +74,11 @@ def test_the_end_of_the_sentence_makes_answers_that_begin_alike_exclusive():
     end, words = 0, (1, 2)
     answers = [(end,), *((word, end) for word in words), *((a, b) for a in words for b in words)]
     trie = Trie.of(answers)
-    logits = torch.stack([logits_after([]), *(logits_after(prefix_of(trie, node)) for node in range(len(trie.token)))])
-    logits[:, 3:] = -torch.inf
-    assert float(trie.log_probabilities(logits[None]).exp().sum()) == pytest.approx(1, abs=1e-5)
+
+    def among_three(prefix) -> torch.Tensor:
+        return torch.where(torch.arange(N_IDS) < 3, logits_after(prefix), -torch.inf)
+
+    assert float(answers_of(trie, among_three).exp().sum()) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_same_answer_twice_is_refused():

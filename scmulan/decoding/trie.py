@@ -25,6 +25,8 @@ class Trie:
     depth : (N,) 0 for the first id of an answer
     parent : (N,) node, -1 for the prompt's end
     sees : (N, N) bool, whether a node sees another (its ancestors and itself)
+    inner : (M,) nodes that others follow: only these are fed to the model
+    slot : (N,) where each node's chance is read: 0 at the prompt's end, 1 + m at the m-th of ``inner``
     paths : for each answer, its nodes from first to last
     """
 
@@ -32,6 +34,8 @@ class Trie:
     depth: Ids
     parent: Ids
     sees: np.ndarray
+    inner: Ids
+    slot: Ids
     paths: tuple[tuple[int, ...], ...]
 
     @classmethod
@@ -62,22 +66,10 @@ class Trie:
         for node, above in enumerate(parent):
             if above >= 0:
                 sees[node] |= sees[above]
-        return cls(np.array(token), np.array(depth), np.array(parent), sees, tuple(paths))
+        inner = np.unique([above for above in parent if above >= 0]).astype(np.int64)
+        slot = np.searchsorted(inner, parent) + (np.array(parent) >= 0)
+        return cls(np.array(token), np.array(depth), np.array(parent), sees, inner, slot, tuple(paths))
 
-    def log_probabilities(self, logits_BNV: torch.Tensor) -> torch.Tensor:
-        """Log-probability of each answer among all of the model's next words, from logits at the prompt's end and at each node.
-
-        Parameters
-        ----------
-        logits_BNV : (B, 1 + N, V) float32, illegal ids at minus infinity
-            At the prompt's last id, then at each node.
-
-        Returns
-        -------
-        (B, answers) float32
-        """
-        logs_BNV = torch.log_softmax(logits_BNV, dim=-1)
-        token = torch.from_numpy(self.token).to(logits_BNV.device)
-        above = torch.from_numpy(self.parent + 1).to(logits_BNV.device)
-        node_BN = logs_BNV[:, above, token]
+    def log_probabilities(self, node_BN: torch.Tensor) -> torch.Tensor:
+        """Log-probability of each answer from that of each node's token after its parent; (B, N) to (B, answers)."""
         return torch.stack([node_BN[:, list(path)].sum(1) for path in self.paths], dim=1)

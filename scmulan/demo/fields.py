@@ -14,7 +14,7 @@ from scmulan.demo.stage import Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import counter, pooled
 from scmulan.evaluate.page import beats
-from scmulan.evaluation import baselines, metrics
+from scmulan.measures import baselines, metrics
 from scmulan.report import shown
 
 N_GENES = 1000

@@ -20,7 +20,7 @@ from scmulan.demo.stage import Dataset, Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import counter, pooled, predict
 from scmulan.evaluate.generation import write_cells
-from scmulan.evaluation import metrics
+from scmulan.measures import metrics
 from scmulan.labels import agrees
 
 COUNTS = (0, 1, 2, 4, 8)

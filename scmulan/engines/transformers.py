@@ -6,16 +6,17 @@ bf16 where the processor has it. Rows that end early are taken out of the batch;
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import StaticCache
+from transformers import DynamicCache, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from scmulan.automaton import CellAutomaton, legal_targets
-from scmulan.csentence import Ids
+from scmulan.csentence import BOUNDS, Ids
 from scmulan.decoding.sampling import Sampling, draw, uniform_draws
 from scmulan.decoding.trie import Trie
 from scmulan.engines.base import Advance, CellRequest
@@ -25,6 +26,7 @@ from scmulan.training.loss import legal_cross_entropy, plan_chunks
 
 GROUPED = "scmulan_grouped"
 SCORE_TOKENS = 8192
+WORD_ROWS = 128
 GENERATE_ROWS = 64
 SHRINK_BELOW = 0.75
 
@@ -135,41 +137,55 @@ class TransformersEngine:
         lengths = [len(prompt) for prompt in prompts]
         self._fits(max(lengths, default=0) + int(trie.depth.max()) + 1, "a prompt with its answer")
         found = np.zeros((len(prompts), len(answers)))
-        for rows in self._buckets(lengths, len(trie.token)):
+        for rows in self._buckets(lengths, len(trie.inner)):
             found[rows] = self._score_bucket([prompts[row] for row in rows], trie).cpu().numpy()
             if on_cell:
                 on_cell(len(rows))
         return found
 
     def _score_bucket(self, prompts: Sequence[Ids], trie: Trie) -> torch.Tensor:
+        """The prompts first, without a mask; then the trie's nodes upon their keys and values."""
         ids_BT, length_B = self._padded(prompts)
         n_rows, longest = ids_BT.shape
-        nodes = torch.from_numpy(trie.token).to(self.device)
-        n_nodes = len(nodes)
-        whole = torch.cat([ids_BT, nodes.expand(n_rows, n_nodes)], dim=1)
-        depth = torch.from_numpy(trie.depth).to(self.device)
-        position = torch.cat([torch.arange(longest, device=self.device).expand(n_rows, longest), length_B[:, None] + depth], dim=1)
-        seen = torch.zeros(n_rows, 1, longest + n_nodes, longest + n_nodes, dtype=torch.bool, device=self.device)
-        seen[:, :, :longest, :longest] = torch.ones(longest, longest, dtype=torch.bool, device=self.device).tril()
-        seen[:, :, longest:, :longest] = (torch.arange(longest, device=self.device) < length_B[:, None])[:, None, None, :]
-        seen[:, :, longest:, longest:] = torch.from_numpy(trie.sees).to(self.device)
-        states = self.body(input_ids=whole, position_ids=position, attention_mask=seen, use_cache=False).last_hidden_state
-        at = torch.cat(
-            [(length_B - 1)[:, None], torch.arange(longest, longest + n_nodes, device=self.device).expand(n_rows, n_nodes)], dim=1
-        )
-        picked = states.gather(1, at[:, :, None].expand(-1, -1, states.shape[2]))
-        return trie.log_probabilities(self._word_logits(picked, trie))
+        cache = DynamicCache(config=self.lm.config)
+        states = self.body(input_ids=ids_BT, past_key_values=cache, use_cache=True).last_hidden_state
+        picked = states[torch.arange(n_rows, device=self.device), length_B - 1][:, None]
+        if len(trie.inner):
+            nodes = torch.from_numpy(trie.token[trie.inner]).to(self.device)
+            depth = torch.from_numpy(trie.depth[trie.inner]).to(self.device)
+            of_prompt = (torch.arange(longest, device=self.device) < length_B[:, None])[:, None, None, :]
+            of_nodes = torch.from_numpy(trie.sees[np.ix_(trie.inner, trie.inner)]).to(self.device)[None, None]
+            seen = torch.cat(
+                [of_prompt.expand(-1, -1, len(nodes), -1), of_nodes.expand(n_rows, -1, -1, -1)], dim=3
+            )
+            at_nodes = self.body(
+                input_ids=nodes.expand(n_rows, -1),
+                position_ids=length_B[:, None] + depth,
+                attention_mask=seen,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+            picked = torch.cat([picked, at_nodes], dim=1)
+        return trie.log_probabilities(self._node_log_probabilities(picked, trie))
 
-    def _word_logits(self, states_BND: torch.Tensor, trie: Trie) -> torch.Tensor:
-        """Logits where words are legal: neither depths nor levels, and no control token right after a field's."""
+    def _node_log_probabilities(self, states_BSD: torch.Tensor, trie: Trie) -> torch.Tensor:
+        """Log-probability of each node's token among the legal words: neither depths nor levels, and text alone after a field's token."""
         v = self.vocabulary
-        logits = (states_BND @ self.output_VD.T).float()
-        logits[..., : v.eos] = -torch.inf
-        logits[..., v.first_depth : v.first_gene] = -torch.inf
-        logits[..., v.last_gene :] = -torch.inf
-        is_field = torch.from_numpy((trie.token >= 4) & (trie.token < v.text[0])).to(self.device)
-        logits[:, 1:][:, is_field, : v.text[0]] = -torch.inf
-        return logits
+        fed = np.concatenate([[v.eos], trie.token[trie.inner]])
+        after_field = (fed >= len(BOUNDS)) & (fed < v.text[0])
+        output_WD = torch.cat([self.output_VD[v.eos : v.first_depth], self.output_VD[v.first_gene : v.last_gene]])
+        column = np.where(trie.token < v.first_depth, trie.token - v.eos, trie.token - v.first_gene + v.first_depth - v.eos)
+        text_only = torch.from_numpy(after_field).to(self.device).expand(len(states_BSD), -1).flatten()
+        rows_RD, n_slots = states_BSD.flatten(0, 1), len(fed)
+        columns = torch.from_numpy(column).to(self.device)
+        chosen_RC = torch.empty(len(rows_RD), len(trie.token), device=self.device)
+        for first in range(0, len(rows_RD), WORD_ROWS):
+            part = slice(first, first + WORD_ROWS)
+            logits_RW = (rows_RD[part] @ output_WD.T).float()
+            logits_RW[:, : v.text[0] - v.eos].masked_fill_(text_only[part, None], -torch.inf)
+            chosen_RC[part] = logits_RW[:, columns] - torch.logsumexp(logits_RW, 1, keepdim=True)
+        found_BN = chosen_RC.view(len(states_BSD), n_slots, -1)[:, torch.from_numpy(trie.slot), torch.arange(len(trie.token))]
+        return found_BN
 
     @torch.inference_mode()
     def nats(
@@ -209,7 +225,11 @@ class TransformersEngine:
         """One cell a request, from ``<cell>`` to ``</cell>``; every one is a legal c-sentence that fits the context."""
         open_genes = None if panel is None else torch.from_numpy(np.asarray(panel))
         found: list[Ids] = [np.zeros(0, np.int64)] * len(requests)
-        order = sorted(range(len(requests)), key=lambda number: (len(requests[number].prompt), requests[number].depth or 0, number))
+        self._fits(max((len(request.prompt) for request in requests), default=0) + 9, "a prompt")
+        depths = self._depths(requests, sampling, forced)
+        requests = [replace(request, depth=depth) for request, depth in zip(requests, depths, strict=True)]
+        # cells of like depth are of like length, and end together
+        order = sorted(range(len(requests)), key=lambda number: (depths[number], len(requests[number].prompt), number))
         for first in range(0, len(order), GENERATE_ROWS):
             members = order[first : first + GENERATE_ROWS]
             writer = _CellWriter(self, [requests[number] for number in members], sampling, open_genes, forced)
@@ -218,8 +238,27 @@ class TransformersEngine:
         return found
 
 
+    def _depths(self, requests: Sequence[CellRequest], sampling: Sampling, forced: Sequence[tuple[int, int]]) -> list[int]:
+        """The depth id of each request, drawn where it is not given."""
+        found = [request.depth if request.depth is not None else -1 for request in requests]
+        undecided = [number for number, depth in enumerate(found) if depth < 0]
+        lengths = [len(requests[number].prompt) + 1 for number in undecided]
+        for rows in self._buckets(lengths):
+            members = [undecided[row] for row in rows]
+            ids_BT, length_B = self._padded([np.append(requests[number].prompt, self.vocabulary.cell) for number in members])
+            states_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
+            logits_BV = states_BTD[torch.arange(len(rows), device=self.device), length_B - 1] @ self.output_VD.T
+            automaton = CellAutomaton(self.vocabulary, device=self.device, forced=forced)
+            automaton.begin(len(rows))
+            uniform_B = uniform_draws(sampling.seed, np.array([requests[number].row for number in members]), 1)[:, 0].to(self.device)
+            drawn = draw(logits_BV, automaton.legal(), uniform_B, sampling, self.vocabulary)
+            for number, depth in zip(members, drawn.tolist(), strict=True):
+                found[number] = depth
+        return found
+
+
 class _CellWriter:
-    """Writes one batch of cells to their ends."""
+    """Writes one batch of cells, their depths given, to their ends."""
 
     def __init__(
         self,
@@ -232,7 +271,6 @@ class _CellWriter:
         self.engine, self.requests, self.sampling = engine, requests, sampling
         v, device = engine.vocabulary, engine.device
         longest = max(len(request.prompt) for request in requests) + 1
-        engine._fits(longest + 8, "a prompt")
         room = [engine.context - len(request.prompt) - 1 for request in requests]  # a row's own, whatever stands beside it
         self.least_room, self.room = min(room), max(room)
         self.room_B = torch.tensor(room, device=device)
@@ -247,7 +285,7 @@ class _CellWriter:
         self.automaton = CellAutomaton(v, panel, device, forced=forced)
         self.automaton.begin(len(requests))
         self.draws = uniform_draws(sampling.seed, np.array([request.row for request in requests]), self.room + 1).to(device)
-        self.depths = torch.tensor([-1 if request.depth is None else request.depth for request in requests], device=device)
+        self.depths = torch.tensor([request.depth for request in requests], device=device)
 
     def write(self, on_cell: Advance | None) -> list[Ids]:
         """Ids of each row's cell."""
@@ -261,11 +299,11 @@ class _CellWriter:
         done = 0
         while len(alive) and step < self.room:
             states = self._forward(ids_BT, cache, length)
-            logits_BV = states[:, -1] @ engine.output_VD.T
-            legal_BV = self.automaton.legal(left=self.room_B - step if self.least_room - step <= 2 else None)
-            chosen_B = draw(logits_BV, legal_BV, self.draws[alive, step], self.sampling, v)
             if step == 0:
-                chosen_B = torch.where(self.depths[alive] >= 0, self.depths[alive], chosen_B)
+                chosen_B = self.depths
+            else:
+                legal_BV = self.automaton.legal(left=self.room_B - step if self.least_room - step <= 2 else None)
+                chosen_B = draw(states[:, -1] @ engine.output_VD.T, legal_BV, self.draws[alive, step], self.sampling, v)
             step += 1
             self.automaton.advance(chosen_B)
             written[alive, step] = chosen_B

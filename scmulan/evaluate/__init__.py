@@ -32,8 +32,8 @@ from scmulan.evaluate.cells import (
 from scmulan.evaluate.generation import REGRESSION, Generation, generations
 from scmulan.evaluate.likelihood import Likelihood, likelihoods
 from scmulan.evaluate.progress import bars
-from scmulan.evaluation import baselines, metrics
-from scmulan.evaluation.metrics import Annotation
+from scmulan.measures import baselines, metrics
+from scmulan.measures.metrics import Annotation
 from scmulan.report import shown
 from scmulan.tasks import Model
 

@@ -17,8 +17,8 @@ import scipy.sparse as sp
 
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.errors import CellDataError, some
-from scmulan.evaluation import baselines
-from scmulan.evaluation.baselines import LogisticBaseline, MajorityClass, Predicted
+from scmulan.measures import baselines
+from scmulan.measures.baselines import LogisticBaseline, MajorityClass, Predicted
 from scmulan.tasks import Model
 
 MODEL = "scmulan"

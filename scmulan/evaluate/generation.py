@@ -18,8 +18,8 @@ from scmulan import csentence
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import CellRequest
 from scmulan.evaluate.cells import MODEL, Ground, Judge, OnProgress, counter, fields_of, predict, reserve
-from scmulan.evaluation import baselines, metrics
-from scmulan.evaluation.metrics import (
+from scmulan.measures import baselines, metrics
+from scmulan.measures.metrics import (
     DepthAgreement,
     GeneAgreement,
     LogFoldChangeAgreement,

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from scmulan import csentence
 from scmulan.csentence import LEVEL_FLOORS
 from scmulan.evaluate.cells import MODEL, Ground, OnProgress, counter, fields_of, reserve
-from scmulan.evaluation import baselines
+from scmulan.measures import baselines
 from scmulan.tasks import Model
 
 BINOMIAL = "negative binomial per type"

@@ -12,7 +12,7 @@ from scmulan.report import Report, shown
 if TYPE_CHECKING:
     from scmulan.evaluate import Evaluation
     from scmulan.evaluate.likelihood import Likelihood
-    from scmulan.evaluation.metrics import Annotation
+    from scmulan.measures.metrics import Annotation
 
 
 def page(evaluation: Evaluation) -> Report:

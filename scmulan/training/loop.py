@@ -29,6 +29,7 @@ from scmulan.automaton import legal_targets
 from scmulan.corpus.pack import Packing, Packs, counts_of, epoch_packs, training_tasks
 from scmulan.corpus.shards import CellRows, Corpus
 from scmulan.errors import CorpusError, EngineError
+from scmulan.metadata import FIELDS
 from scmulan.model import n_parameters, new_model, save_checkpoint, start_genes_by_detection
 from scmulan.prompts import SentenceWriter, load_prompts
 from scmulan.tokenizer import load_tokenizer, load_vocabulary, tokenizer_hash
@@ -405,9 +406,9 @@ def curve_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def seen_labels(corpus: Corpus) -> list[dict[str, Any]]:
-    """Each combination of organism, organ, lineage and cell type among the training cells, with its number of cells."""
+    """Each combination of fields among the training cells, with its number of cells."""
     rows = corpus.read("train")
-    names = ("organism", "organ", "region", "assay", "disease", "time", "lineage", "cell_type")
+    names = FIELDS
     seen: dict[tuple[str | None, ...], int] = {}
     for row in range(len(rows)):
         key = tuple(rows.fields[name][row] if name in rows.fields else None for name in names)

@@ -21,7 +21,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
 from scmulan.errors import CellDataError
-from scmulan.evaluation.counts import Counts, components, dense_log, pooled_components, same_genes
+from scmulan.measures.counts import Counts, components, dense_log, pooled_components, same_genes
 
 N_TREES = 300
 """Trees of the two-sample forest: part of the published protocol, not a setting."""

@@ -10,7 +10,7 @@ dataclass of plain numbers, strings, lists and dicts (GeneStatistics alone holds
 What is undefined is None, never NaN.
 """
 
-from scmulan.evaluation.agreement import (
+from scmulan.measures.agreement import (
     Agreement,
     DepthAgreement,
     GeneAgreement,
@@ -20,7 +20,7 @@ from scmulan.evaluation.agreement import (
     gene_agreement,
     log_fold_change_agreement,
 )
-from scmulan.evaluation.annotation import (
+from scmulan.measures.annotation import (
     Annotation,
     Calibration,
     ClassScore,
@@ -30,8 +30,8 @@ from scmulan.evaluation.annotation import (
     calibration,
     recognised_share,
 )
-from scmulan.evaluation.counts import GeneStatistics, gene_statistics, highly_variable, log_cp10k, pooled_components
-from scmulan.evaluation.two_sample import Memorisation, Mmd, TelltaleGene, TwoSample, memorisation, mmd, two_sample_auc
+from scmulan.measures.counts import GeneStatistics, gene_statistics, highly_variable, log_cp10k, pooled_components
+from scmulan.measures.two_sample import Memorisation, Mmd, TelltaleGene, TwoSample, memorisation, mmd, two_sample_auc
 
 __all__ = [
     "Agreement",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp, pearsonr, spearmanr
 
 from scmulan.errors import CellDataError
-from scmulan.evaluation.counts import Counts, gene_statistics, log_cp10k, same_genes
+from scmulan.measures.counts import Counts, gene_statistics, log_cp10k, same_genes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from scipy.stats import nbinom
 from sklearn.linear_model import LogisticRegression
 
 from scmulan.errors import CellDataError, VocabularyError, nearest
-from scmulan.evaluation.counts import Counts, as_counts, log_cp10k, same_genes
+from scmulan.measures.counts import Counts, as_counts, log_cp10k, same_genes
 
 Seed: TypeAlias = int | np.random.Generator
 FLOORS = (0.05, 0.2, 0.5, 1.0, 2.0)
