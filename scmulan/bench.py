@@ -4,6 +4,7 @@
     roundtrip   counts -> ids -> counts and ids -> text -> ids, for every cell and every vocabulary entry
     sampling    tokens drawn under the automaton: how many illegal, how many cells parse
     invariance  cells and genes shuffled: sentences, labels and embeddings compared
+    sentence    the layouts, losses and settings of scmulan.trials, each trained alike
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one
 
 Absolute times are of the machine they were taken on; ratios within one run travel better.
@@ -20,14 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from scmulan import assets, csentence
+from scmulan import assets, csentence, trials
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
 from scmulan.decoding.sampling import Sampling
@@ -42,7 +43,15 @@ SAMPLED_AT_ONCE = 256
 
 
 def run(
-    what: str, *, model: str = "demo", device: str = "cpu", seed: int = 0, data: Path | None = None, n: int | None = None, say: Say = print
+    what: str,
+    *,
+    model: str = "demo",
+    device: str = "cpu",
+    seed: int = 0,
+    data: Path | None = None,
+    n: int | None = None,
+    only: Sequence[str] = (),
+    say: Say = print,
 ) -> dict[str, Any]:
     """One measurement by name, as plain data."""
     measures: dict[str, Callable[..., dict[str, Any]]] = {
@@ -50,11 +59,12 @@ def run(
         "roundtrip": roundtrip,
         "sampling": sampling,
         "invariance": invariance,
+        "sentence": sentence,
         "kill": kill,
     }
     if what not in measures:
         raise PromptError(f"bench {what!r}: needed one of {', '.join(measures)}{nearest(what, list(measures))}")
-    result = measures[what](model=model, device=device, seed=seed, data=data, n=n, say=say)
+    result = measures[what](model=model, device=device, seed=seed, data=data, n=n, only=only, say=say)
     return {**result, "machine": f"{platform.machine()}, {_threads()} threads", "peak_memory_mb": peak_memory()}
 
 
@@ -232,6 +242,11 @@ def _difference(plain: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...], or
         "largest_probability_difference": float(np.abs(probability - other[2]).max()),
         "largest_embedding_difference_share": float(np.abs(states - other[3]).max() / scale),
     }
+
+
+def sentence(*, n: int | None, only: Sequence[str], say: Say, **_: Any) -> dict[str, Any]:
+    """How a cell should be written: small models trained for ``n`` steps on each layout and loss, the trials named or all."""
+    return {"steps": n or trials.STEPS, "trials": trials.run_trials(only, steps=n or trials.STEPS, say=say)}
 
 
 def kill(*, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:

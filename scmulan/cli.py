@@ -459,18 +459,19 @@ def demo(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="speed, roundtrip, sampling, invariance or kill.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="speed, roundtrip, sampling, invariance, sentence or kill.")],
     model: ModelName = "demo",
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
     data: Annotated[Path | None, typer.Option(help="Folder of h5ad files to measure on; the embedded cells when not given.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="Size of the measurement; see docs/benchmarks.md.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="sentence: the trials to run, by name; repeatable. All when not given.")] = None,
 ) -> None:
     """Measure speed, memory and exactness; every figure of docs/benchmarks.md comes from here."""
     from scmulan.bench import run
 
-    result = run(what, model=model, device=device, seed=seed, data=data, n=n, say=err.print)
+    result = run(what, model=model, device=device, seed=seed, data=data, n=n, only=only or (), say=err.print)
     _print(result, as_json, what)
 
 

@@ -28,19 +28,19 @@ STAGES = (
     "counts fields doctor cells",
     "csentence",
     "tokenizer prompts",
-    "automaton",
+    "automaton hazard",
     "corpus embedded_build",
     "model",
     "training adapters",
     "decoding",
     "engines",
     "labels tasks",
-    "evaluation held_out evaluate plots _drawing report",
+    "measures held_out evaluate plots _drawing report",
     "serving",
-    "bench demo cli __main__",
+    "trials bench demo cli __main__",
 )
 STAGE_OF = {name: number for number, line in enumerate(STAGES) for name in line.split()}
-BARE = ("corpus.shards", "corpus.pack", "training", "model", "automaton", "csentence", "tokenizer", "prompts", "decoding", "engines")
+BARE = ("corpus.shards", "corpus.pack", "training", "model", "automaton hazard", "csentence", "tokenizer", "prompts", "decoding", "engines")
 """What runs where no anndata is installed: it knows ids only."""
 
 

@@ -13,10 +13,10 @@ from scmulan.demo.stage import Dataset, Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import pooled, predict
 from scmulan.evaluate.page import beats
+from scmulan.labels import as_answer
 from scmulan.measures import baselines, metrics
 from scmulan.measures.baselines import Predicted
 from scmulan.measures.metrics import Annotation
-from scmulan.labels import as_answer
 from scmulan.metadata import canonical
 from scmulan.report import shown
 from scmulan.tasks import Model

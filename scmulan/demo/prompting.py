@@ -20,8 +20,8 @@ from scmulan.demo.stage import Dataset, Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import counter, pooled, predict
 from scmulan.evaluate.generation import write_cells
-from scmulan.measures import metrics
 from scmulan.labels import agrees
+from scmulan.measures import metrics
 
 COUNTS = (0, 1, 2, 4, 8)
 WITHOUT = "none"

@@ -155,9 +155,7 @@ class TransformersEngine:
             depth = torch.from_numpy(trie.depth[trie.inner]).to(self.device)
             of_prompt = (torch.arange(longest, device=self.device) < length_B[:, None])[:, None, None, :]
             of_nodes = torch.from_numpy(trie.sees[np.ix_(trie.inner, trie.inner)]).to(self.device)[None, None]
-            seen = torch.cat(
-                [of_prompt.expand(-1, -1, len(nodes), -1), of_nodes.expand(n_rows, -1, -1, -1)], dim=3
-            )
+            seen = torch.cat([of_prompt.expand(-1, -1, len(nodes), -1), of_nodes.expand(n_rows, -1, -1, -1)], dim=3)
             at_nodes = self.body(
                 input_ids=nodes.expand(n_rows, -1),
                 position_ids=length_B[:, None] + depth,
@@ -236,7 +234,6 @@ class TransformersEngine:
             for number, ids in zip(members, writer.write(on_cell), strict=True):
                 found[number] = ids
         return found
-
 
     def _depths(self, requests: Sequence[CellRequest], sampling: Sampling, forced: Sequence[tuple[int, int]]) -> list[int]:
         """The depth id of each request, drawn where it is not given."""

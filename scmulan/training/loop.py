@@ -23,18 +23,19 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PreTrainedTokenizerFast
 
 from scmulan import __version__
-from scmulan.automaton import legal_targets
 from scmulan.corpus.pack import Packing, Packs, counts_of, epoch_packs, training_tasks
 from scmulan.corpus.shards import CellRows, Corpus
+from scmulan.csentence import Vocabulary
 from scmulan.errors import CorpusError, EngineError
 from scmulan.metadata import FIELDS
 from scmulan.model import n_parameters, new_model, save_checkpoint, start_genes_by_detection
-from scmulan.prompts import SentenceWriter, load_prompts
+from scmulan.prompts import Prompts, SentenceWriter, load_prompts
 from scmulan.tokenizer import load_tokenizer, load_vocabulary, tokenizer_hash
 from scmulan.training import attention, checkpoints
-from scmulan.training.loss import legal_cross_entropy, plan_chunks
+from scmulan.training.loss import Loss, loss_of_pack
 from scmulan.training.recipe import Recipe
 
 Say = Callable[[str], None]
@@ -110,14 +111,19 @@ class HeldOut:
 
 
 def pack_loss(
-    body: torch.nn.Module, output_VD: torch.Tensor, packs: Packs, place: int, writer: SentenceWriter, weights: npt.NDArray[np.float32]
+    body: torch.nn.Module,
+    output_VD: torch.Tensor,
+    packs: Packs,
+    place: int,
+    writer: SentenceWriter,
+    weights: npt.NDArray[np.float32],
+    loss_of: Loss = loss_of_pack,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weighted sum of nats of one pack, the nats and the part of each predicted id; (), (T,), (T,)."""
     ids, parts, bounds = packs.ids[place].astype(np.int64), packs.parts[place], packs.bounds[place].tolist()
     if bounds[-1] < len(ids):
         bounds = [*bounds, len(ids)]
     positions = np.concatenate([np.arange(last - first) for first, last in pairwise(bounds)])
-    chunks = plan_chunks(legal_targets(ids, parts > 0, writer.vocabulary), writer.vocabulary)
     device = output_VD.device
     hidden_TD = (
         body(
@@ -131,11 +137,11 @@ def pack_loss(
     )
     predicted = np.append(parts[1:], 0)
     weights_T = torch.from_numpy(weights[predicted]).to(device)
-    loss, nats_T = legal_cross_entropy(hidden_TD, output_VD, weights_T, chunks, writer.vocabulary)
+    loss, nats_T = loss_of(hidden_TD, output_VD, weights_T, ids, parts > 0, writer.vocabulary)
     return loss, nats_T, torch.from_numpy(predicted.astype(np.int64))
 
 
-def evaluate(body: torch.nn.Module, output_VD: torch.Tensor, packs: Packs, writer: SentenceWriter) -> HeldOut:
+def evaluate(body: torch.nn.Module, output_VD: torch.Tensor, packs: Packs, writer: SentenceWriter, loss_of: Loss = loss_of_pack) -> HeldOut:
     """Nats per token and per sentence of every task and part."""
     names, tasks = writer.prompts.parts, training_tasks(writer)
     sums = np.zeros((len(tasks), len(names)))
@@ -143,7 +149,7 @@ def evaluate(body: torch.nn.Module, output_VD: torch.Tensor, packs: Packs, write
     body.eval()
     with torch.no_grad():
         for place in range(len(packs)):
-            _, nats_T, _ = pack_loss(body, output_VD, packs, place, writer, np.ones(len(names), np.float32))
+            _, nats_T, _ = pack_loss(body, output_VD, packs, place, writer, np.ones(len(names), np.float32), loss_of)
             nats, parts = nats_T.cpu().numpy(), np.append(packs.parts[place][1:], 0)
             bounds = packs.bounds[place]
             for task, first, last in zip(packs.tasks[place], bounds[:-1], bounds[1:], strict=True):
@@ -199,10 +205,22 @@ def pretrain(
 
 
 class Run:
-    """One run: what it was made of, and where it stands."""
+    """One run: what it was made of, and where it stands.
 
-    def __init__(self, recipe: Recipe, corpus_folder: Path, *, say: Say, log_with: str | None):
-        self.recipe, self.say, self.output = recipe, say, Path(recipe.output)
+    ``make_writer`` and ``loss_of`` are other ways to write a sentence and to count its nats, for comparisons.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        corpus_folder: Path,
+        *,
+        say: Say,
+        log_with: str | None,
+        make_writer: Callable[[PreTrainedTokenizerFast, Vocabulary, Prompts], SentenceWriter] = SentenceWriter,
+        loss_of: Loss = loss_of_pack,
+    ):
+        self.recipe, self.say, self.output, self.loss_of = recipe, say, Path(recipe.output), loss_of
         self.output.mkdir(parents=True, exist_ok=True)
         set_seed(recipe.seed)
         attention.register()
@@ -210,7 +228,7 @@ class Run:
         self.tokenizer_folder = corpus_folder / "tokenizer"
         self.corpus = Corpus(corpus_folder, tokenizer_sha256=tokenizer_hash(self.tokenizer_folder))
         self.vocabulary = load_vocabulary(self.tokenizer_folder)
-        self.writer = SentenceWriter(load_tokenizer(self.tokenizer_folder), self.vocabulary, load_prompts())
+        self.writer = make_writer(load_tokenizer(self.tokenizer_folder), self.vocabulary, load_prompts())
         self.weights = np.array([recipe.loss.weight_of(part) for part in self.writer.prompts.parts], dtype=np.float32)
         self.cursor, self.curve_file = Cursor(), self.output / "curve.jsonl"
         self.train_data = Data.open(self.corpus, "train", self.writer)
@@ -336,7 +354,7 @@ class Run:
         mine = members[self.accelerator.process_index :: self.accelerator.num_processes]
         for packs, place in mine:
             with self.accelerator.autocast():
-                loss, _, _ = pack_loss(self.body, self.output_VD, packs, place, self.writer, self.weights)
+                loss, _, _ = pack_loss(self.body, self.output_VD, packs, place, self.writer, self.weights, self.loss_of)
             self.accelerator.backward(loss / total * self.accelerator.num_processes)
             loss_sum += float(loss.detach()) / total
         tokens = sum(int(packs.bounds[place][-1]) for packs, place in members)
@@ -364,7 +382,7 @@ class Run:
         if self.held_out is None:
             return {}
         with self.accelerator.autocast():
-            held = evaluate(self.body, self.output_VD, self.held_out, self.writer)
+            held = evaluate(self.body, self.output_VD, self.held_out, self.writer, self.loss_of)
         self.say(f"step {self.cursor.step:,}: {held.line()}")
         return {"held_out_per_token": held.per_token, "held_out_per_sentence": held.per_sentence}
 

@@ -7,7 +7,7 @@ run is. Gradients are made in the forward pass, group by group (the loss is a we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from scmulan.automaton import LegalTargets
+from scmulan.automaton import LegalTargets, legal_targets
 from scmulan.csentence import N_DEPTHS, Ids, Vocabulary
 from scmulan.hazard import OFFSET
 
@@ -38,9 +38,6 @@ class SoftmaxChunk:
     illegal_until: torch.Tensor | None = None
     never_last: torch.Tensor | None = None
 
-    def to(self, device: torch.device) -> SoftmaxChunk:
-        return _moved(self, device)
-
 
 @dataclass(frozen=True)
 class HazardChunk:
@@ -60,18 +57,23 @@ class HazardChunk:
     banned: torch.Tensor
     must_take: bool
 
-    def to(self, device: torch.device) -> HazardChunk:
-        return _moved(self, device)
-
 
 Chunk = SoftmaxChunk | HazardChunk
 
+Loss = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, Ids, npt.NDArray[np.bool_], Vocabulary],
+    tuple[torch.Tensor, torch.Tensor],
+]
+"""Hidden states (T, D), output matrix (V, D), weights (T,), ids (T,), which ids are learnt (T,) and the vocabulary to the weighted sum
+of nats and the nats of the id predicted at each position (T,)."""
 
-def _moved(chunk: Any, device: torch.device) -> Any:
+
+def _moved(chunk: Chunk, device: torch.device) -> Chunk:
     """The chunk with its tensors on a device."""
     if device.type == "cpu":
         return chunk
-    return replace(chunk, **{name: value.to(device) for name, value in vars(chunk).items() if isinstance(value, torch.Tensor)})
+    moved: dict[str, Any] = {name: value.to(device) for name, value in vars(chunk).items() if isinstance(value, torch.Tensor)}
+    return replace(chunk, **moved)
 
 
 def plan_chunks(legal: LegalTargets, vocabulary: Vocabulary, chunk: int = CHUNK) -> list[Chunk]:
@@ -91,7 +93,8 @@ def plan_chunks(legal: LegalTargets, vocabulary: Vocabulary, chunk: int = CHUNK)
         rows, low, high = rows[order], low[order], high[order]
         for first, last in pairwise(_chunk_edges(low.tolist(), high.tolist(), chunk)):
             members = rows[first:last]
-            chunks.append(_hazard_chunk(legal, members, int(low[first:last].min()), int(high[first:last].max()), target, owner, named, must_take))
+            span = int(low[first:last].min()), int(high[first:last].max())
+            chunks.append(_hazard_chunk(legal, members, *span, target, owner, named, must_take))
     return chunks
 
 
@@ -221,7 +224,7 @@ class LegalCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden_TD, dtype=torch.float32) if needs_grad else None
         grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_grad else None
         for chunk in chunks:
-            chunk = chunk.to(hidden.device)
+            chunk = _moved(chunk, hidden.device)
             spans = ((first_gene + chunk.first, first_gene + chunk.last),) if isinstance(chunk, HazardChunk) else chunk.spans
             rows_ND = hidden[chunk.at]
             logits = torch.cat([rows_ND @ weight[first:last].T for first, last in spans], dim=1).float()
@@ -272,3 +275,10 @@ def legal_cross_entropy(
     """
     loss, nats_T = LegalCrossEntropy.apply(hidden_TD, weight_VD, weights_T, chunks, vocabulary.first_gene, dtype)  # type: ignore[no-untyped-call]
     return loss, nats_T
+
+
+def loss_of_pack(
+    hidden_TD: torch.Tensor, output_VD: torch.Tensor, weights_T: torch.Tensor, ids: Ids, is_learnt: npt.NDArray[np.bool_], v: Vocabulary
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``legal_cross_entropy`` of a pack's learnt ids, as ``Loss`` says."""
+    return legal_cross_entropy(hidden_TD, output_VD, weights_T, plan_chunks(legal_targets(ids, is_learnt, v), v), v)
