@@ -57,6 +57,7 @@ def test_the_loss_falls(whole):
 def test_the_curve_is_the_golden_one(whole):
     """A change of the model, the loss, the packing or the optimizer shows here. To make it again, delete the file and run this."""
     if not GOLDEN.exists():
+        GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(json.dumps([round(loss, 4) for loss in losses(whole)[:10]]) + "\n")
         pytest.fail(f"{GOLDEN.name} was not there; it is now: look at it and commit it")
     np.testing.assert_allclose(losses(whole)[:10], json.loads(GOLDEN.read_text()), rtol=0.02)
