@@ -9,6 +9,7 @@ sampler). A test holds them equal.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -148,6 +149,7 @@ class CellAutomaton:
         self.last_gene = torch.full((n_rows,), -1, dtype=torch.long, device=self.device)
         self.level = torch.full((n_rows,), self.vocabulary.first_level - 1, dtype=torch.long, device=self.device)
         self.open_BG = self.panel.repeat(n_rows, 1)
+        self.n_open = self.open_BG.sum(1)
         self.next_forced = torch.zeros(n_rows, dtype=torch.long, device=self.device)
 
     def legal(self, left: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -166,7 +168,7 @@ class CellAutomaton:
         torch.logical_and(self.open_BG, self._columns > self.last_gene[:, None], out=genes)
         genes &= is_gene_next | is_any
         mask_BV[:, v.first_level : v.end_of_cell] = (
-            (self._levels > self.level[:, None]) & self.open_BG.any(1, keepdim=True) & (is_any | (phase == self.FIRST_LEVEL))
+            (self._levels > self.level[:, None]) & (self.n_open > 0)[:, None] & (is_any | (phase == self.FIRST_LEVEL))
         )
         mask_BV[:, v.end_of_cell] = (self.phase == self.ANY) | (self.phase == self.EMPTY)
         mask_BV[:, v.pad] = self.phase == self.DONE
@@ -178,6 +180,18 @@ class CellAutomaton:
             mask_BV[:, v.end_of_cell] |= (is_any & (left_B1 <= 2)).squeeze(1)
             mask_BV[:, v.first_gene : v.last_gene] &= ~(is_any & (left_B1 <= 1))
         return mask_BV
+
+    def part(self, rows: torch.Tensor, first_column: int, vocabulary: Vocabulary) -> CellAutomaton:
+        """Some rows that have passed by the genes before ``first_column``, of a vocabulary without those; to ask it for ``legal`` alone."""
+        part = copy.copy(self)
+        part.vocabulary, part._columns = vocabulary, self._columns[: vocabulary.n_genes]
+        part.phase, part.level, part.n_open, part.next_forced = (
+            state[rows] for state in (self.phase, self.level, self.n_open, self.next_forced)
+        )
+        part.last_gene = self.last_gene[rows] - first_column
+        part.open_BG = self.open_BG[rows, first_column:]
+        part.forced_column = self.forced_column - first_column
+        return part
 
     def _hold_to_forced(self, mask_BV: torch.Tensor) -> None:
         """Do not let a row pass by the next gene it must hold."""
@@ -202,6 +216,7 @@ class CellAutomaton:
         is_level = (ids_B >= v.first_level) & (ids_B < v.end_of_cell)
         column = torch.where(is_gene, ids_B - v.first_gene, 0)
         rows = torch.arange(len(ids_B), device=self.device)
+        self.n_open -= (self.open_BG[rows, column] & is_gene).long()
         self.open_BG[rows, column] &= ~is_gene
         if self.forced:
             which = self.next_forced.clamp(max=len(self.forced) - 1)
@@ -226,5 +241,5 @@ class CellAutomaton:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some rows only."""
-        for name in ("phase", "last_gene", "level", "open_BG", "next_forced"):
+        for name in ("phase", "last_gene", "level", "open_BG", "n_open", "next_forced"):
             setattr(self, name, getattr(self, name)[rows])

@@ -9,6 +9,7 @@ come back within half a step of a geometric grid of ratio 1.25. This module alon
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,6 +114,10 @@ class Vocabulary:
 
     def level_id(self, level: npt.ArrayLike) -> Ids:
         return self.end_of_cell - 1 - np.asarray(level, dtype=np.int64)
+
+    def without_genes_before(self, column: int) -> Vocabulary:
+        """The vocabulary with the gene columns from one on; ids before the genes stay, those of the genes fall by ``column``."""
+        return dataclasses.replace(self, genes=self.genes[column:], size=self.size - column)
 
     def gene_id(self, symbol: str) -> int:
         """Token id of a gene by preferred symbol; VocabularyError when the vocabulary lacks it."""

@@ -162,6 +162,26 @@ def test_a_panel_without_genes_is_an_error(language):
 
 
 @settings(max_examples=40)
+@given(st.integers(0, 99), st.integers(0, 8), st.booleans(), st.booleans())
+def test_rows_that_passed_a_column_are_told_the_same_without_the_columns_before_it(seed, first, is_forced, runs_out):
+    v = SMALL
+    narrow = v.without_genes_before(first)
+    panel = torch.ones(v.n_genes, dtype=torch.bool)
+    panel[[0, 9]] = False
+    automaton = CellAutomaton(v, panel, forced=[(9, int(v.level_id(0)))] if is_forced else ())
+    automaton.begin(24)
+    torch.manual_seed(seed)
+    kept = torch.cat([torch.arange(v.first_gene), torch.arange(v.first_gene + first, v.size)])
+    for step in range(9):
+        left = torch.full((24,), 10 - step) if runs_out else None
+        legal_BV = automaton.legal(left)
+        rows = (automaton.last_gene + 1 >= first).nonzero().squeeze(1)
+        told = automaton.part(rows, first, narrow).legal(None if left is None else left[rows])
+        assert torch.equal(told, legal_BV[rows][:, kept])
+        automaton.advance(torch.multinomial(legal_BV.float(), 1).squeeze(1))
+
+
+@settings(max_examples=40)
 @given(
     st.dictionaries(st.integers(0, 11), st.sampled_from([0, 1, 2, 5, 30]), min_size=1, max_size=5),
     st.sets(st.integers(0, 11), max_size=12),

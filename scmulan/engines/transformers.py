@@ -29,6 +29,9 @@ SCORE_TOKENS = 8192
 WORD_ROWS = 128
 GENERATE_ROWS = 64
 SHRINK_BELOW = 0.75
+COLUMN_CUTS = (0.0, 0.75, 0.9375)
+"""Where the gene columns are cut: a row that has passed a cut needs no logit of a gene before it. Detection rises with the id, so most
+steps of a cell stand near the end."""
 
 
 def best_dtype(device: str) -> torch.dtype:
@@ -54,23 +57,20 @@ def grouped_attention(
         used = attention_mask.shape[-1]
         key_BKSD, value_BKSD = key_BKSD[:, :, :used], value_BKSD[:, :, :used]
     kv_heads = key_BKSD.shape[1]
-    if n_queries > 1:
-        out_BHTD = torch.nn.functional.scaled_dot_product_attention(
-            query_BHTD,
-            key_BKSD,
-            value_BKSD,
-            attn_mask=attention_mask,
-            is_causal=attention_mask is None,
-            scale=scaling,
-            enable_gqa=heads != kv_heads,
-        )
-        return out_BHTD.transpose(1, 2).contiguous(), None
-    grouped = query_BHTD.reshape(n_rows, kv_heads, heads // kv_heads, width)
-    scores = (grouped @ key_BKSD.transpose(2, 3)) * (scaling if scaling is not None else width**-0.5)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, -torch.inf)
-    out = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value_BKSD.dtype) @ value_BKSD
-    return out.reshape(n_rows, 1, heads * width).view(n_rows, 1, heads, width), None
+    if n_queries == 1:  # the queries that share keys and values stand as if they were places of one sentence
+        grouped = query_BHTD.reshape(n_rows, kv_heads, heads // kv_heads, width)
+        out = torch.nn.functional.scaled_dot_product_attention(grouped, key_BKSD, value_BKSD, attn_mask=attention_mask, scale=scaling)
+        return out.reshape(n_rows, 1, heads, width), None
+    out_BHTD = torch.nn.functional.scaled_dot_product_attention(
+        query_BHTD,
+        key_BKSD,
+        value_BKSD,
+        attn_mask=attention_mask,
+        is_causal=attention_mask is None,
+        scale=scaling,
+        enable_gqa=heads != kv_heads,
+    )
+    return out_BHTD.transpose(1, 2).contiguous(), None
 
 
 class TransformersEngine:
@@ -90,6 +90,14 @@ class TransformersEngine:
         self.lm.set_attn_implementation(GROUPED)
         self.body: Any = self.lm.model
         self.output_VD: torch.Tensor = self.lm.get_output_embeddings().weight
+        self._outputs: dict[int, torch.Tensor] = {}
+
+    def output_from(self, column: int) -> torch.Tensor:
+        """Output matrix without the genes before a column; (V - column, D)."""
+        if column not in self._outputs:
+            first = self.vocabulary.first_gene
+            self._outputs[column] = torch.cat([self.output_VD[:first], self.output_VD[first + column :]]) if column else self.output_VD
+        return self._outputs[column]
 
     def _fits(self, length: int, what: str) -> None:
         if length > self.context:
@@ -283,6 +291,9 @@ class _CellWriter:
         self.automaton.begin(len(requests))
         self.draws = uniform_draws(sampling.seed, np.array([request.row for request in requests]), self.room + 1).to(device)
         self.depths = torch.tensor([request.depth for request in requests], device=device)
+        firsts = sorted({int(cut * v.n_genes) for cut in COLUMN_CUTS})
+        self.cuts = torch.tensor(firsts, device=device)
+        self.columns = [(first, v.without_genes_before(first), engine.output_from(first)) for first in firsts]
 
     def write(self, on_cell: Advance | None) -> list[Ids]:
         """Ids of each row's cell."""
@@ -299,8 +310,7 @@ class _CellWriter:
             if step == 0:
                 chosen_B = self.depths
             else:
-                legal_BV = self.automaton.legal(left=self.room_B - step if self.least_room - step <= 2 else None)
-                chosen_B = draw(states[:, -1] @ engine.output_VD.T, legal_BV, self.draws[alive, step], self.sampling, v)
+                chosen_B = self._draw(states[:, -1], self.draws[alive, step], self.room_B - step if self.least_room - step <= 2 else None)
             step += 1
             self.automaton.advance(chosen_B)
             written[alive, step] = chosen_B
@@ -319,6 +329,20 @@ class _CellWriter:
         cells = written.cpu().numpy()
         ends = (cells == v.end_of_cell).argmax(1)
         return [cell[: end + 1] for cell, end in zip(cells, ends, strict=True)]
+
+    def _draw(self, states_BD: torch.Tensor, uniform_B: torch.Tensor, left_B: torch.Tensor | None) -> torch.Tensor:
+        """The next id of each row, with no more gene columns than it still needs; shape (B,)."""
+        first_gene = self.engine.vocabulary.first_gene
+        chosen_B = torch.empty(len(states_BD), dtype=torch.long, device=states_BD.device)
+        passed = torch.bucketize(self.automaton.last_gene + 1, self.cuts, right=True) - 1
+        for number, (first, vocabulary, output_VD) in enumerate(self.columns):
+            rows = (passed == number).nonzero().squeeze(1)
+            if not len(rows):
+                continue
+            legal_BV = self.automaton.part(rows, first, vocabulary).legal(left=None if left_B is None else left_B[rows])
+            ids = draw(states_BD[rows] @ output_VD.T, legal_BV, uniform_B[rows], self.sampling, vocabulary)
+            chosen_B[rows] = torch.where(ids >= first_gene, ids + first, ids)
+        return chosen_B
 
     def _forward(self, ids_BT: torch.Tensor, cache: StaticCache, length: int) -> torch.Tensor:
         engine = self.engine
