@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
 from scmulan.automaton import CellAutomaton, legal_targets
 from scmulan.csentence import BOUNDS, Ids
@@ -131,9 +132,8 @@ class TransformersEngine:
         self._fits(max(lengths, default=0), "a prompt")
         found = np.zeros((len(prompts), self.lm.config.hidden_size), dtype=np.float32)
         for rows in self._buckets(lengths):
-            ids_BT, length_B = self._padded([prompts[row] for row in rows])
-            states_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
-            found[rows] = states_BTD[torch.arange(len(rows)), length_B - 1].float().cpu().numpy()
+            states_B1D = self._read([prompts[row] for row in rows])
+            found[rows] = states_B1D[:, 0].float().cpu().numpy()
             if on_cell:
                 on_cell(len(rows))
         return found
@@ -146,33 +146,63 @@ class TransformersEngine:
         self._fits(max(lengths, default=0) + int(trie.depth.max()) + 1, "a prompt with its answer")
         found = np.zeros((len(prompts), len(answers)))
         for rows in self._buckets(lengths, len(trie.inner)):
-            found[rows] = self._score_bucket([prompts[row] for row in rows], trie).cpu().numpy()
+            states_BSD = self._read([prompts[row] for row in rows], trie)
+            found[rows] = trie.log_probabilities(self._node_log_probabilities(states_BSD, trie)).cpu().numpy()
             if on_cell:
                 on_cell(len(rows))
         return found
 
-    def _score_bucket(self, prompts: Sequence[Ids], trie: Trie) -> torch.Tensor:
-        """The prompts first, without a mask; then the trie's nodes upon their keys and values."""
+    def _read(self, prompts: Sequence[Ids], trie: Trie | None = None) -> torch.Tensor:
+        """Last hidden states at the end of each prompt, then at the trie's inner nodes after it; shape (B, 1 + inner nodes, D).
+
+        All but the last id of the prompts go first, for their keys and values; what is asked about stands upon those.
+        """
         ids_BT, length_B = self._padded(prompts)
         n_rows, longest = ids_BT.shape
+        before = longest - 1
         cache = DynamicCache(config=self.lm.config)
-        states = self.body(input_ids=ids_BT, past_key_values=cache, use_cache=True).last_hidden_state
-        picked = states[torch.arange(n_rows, device=self.device), length_B - 1][:, None]
-        if len(trie.inner):
-            nodes = torch.from_numpy(trie.token[trie.inner]).to(self.device)
-            depth = torch.from_numpy(trie.depth[trie.inner]).to(self.device)
-            of_prompt = (torch.arange(longest, device=self.device) < length_B[:, None])[:, None, None, :]
-            of_nodes = torch.from_numpy(trie.sees[np.ix_(trie.inner, trie.inner)]).to(self.device)[None, None]
-            seen = torch.cat([of_prompt.expand(-1, -1, len(nodes), -1), of_nodes.expand(n_rows, -1, -1, -1)], dim=3)
-            at_nodes = self.body(
-                input_ids=nodes.expand(n_rows, -1),
-                position_ids=length_B[:, None] + depth,
-                attention_mask=seen,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
-            picked = torch.cat([picked, at_nodes], dim=1)
-        return trie.log_probabilities(self._node_log_probabilities(picked, trie))
+        if before:
+            self._fill(cache, ids_BT[:, :-1])
+        last_B1 = ids_BT.gather(1, length_B[:, None] - 1)
+        inner = trie.inner if trie is not None else np.zeros(0, np.int64)
+        nodes = torch.from_numpy(trie.token[inner] if trie is not None else inner).to(self.device)
+        depth = torch.from_numpy(trie.depth[inner] if trie is not None else inner).to(self.device)
+        among = np.ones((1 + len(inner), 1 + len(inner)), dtype=bool)  # the end of the prompt, then nodes: all see the first
+        among[0, 1:] = False
+        if trie is not None:
+            among[1:, 1:] = trie.sees[np.ix_(inner, inner)]
+        of_prompt = (torch.arange(before, device=self.device) < length_B[:, None] - 1)[:, None, None, :]
+        of_asked = torch.from_numpy(among).to(self.device)[None, None]
+        seen = torch.cat([of_prompt.expand(-1, -1, len(among), -1), of_asked.expand(n_rows, -1, -1, -1)], dim=3)
+        states: torch.Tensor = self.body(
+            input_ids=torch.cat([last_B1, nodes.expand(n_rows, -1)], dim=1),
+            position_ids=torch.cat([length_B[:, None] - 1, length_B[:, None] + depth], dim=1),
+            attention_mask=seen,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return states
+
+    def _fill(self, cache: DynamicCache, ids_BT: torch.Tensor) -> None:
+        """Keys and values of ids that nothing is asked at; of the last layer no more than those is made."""
+        body, last = self.body, self.body.layers[-1] if hasattr(self.body, "layers") else None
+        attention = getattr(last, "self_attn", None)
+        if not all(hasattr(attention, name) for name in ("k_proj", "v_proj", "k_norm", "head_dim")):  # not a stock Qwen3
+            body(input_ids=ids_BT, past_key_values=cache, use_cache=True)
+            return
+        place_1T = torch.arange(ids_BT.shape[1], device=self.device)[None]
+        states = body.embed_tokens(ids_BT)
+        turns = body.rotary_emb(states, place_1T)
+        for layer in body.layers[:-1]:
+            states = layer(
+                states, attention_mask=None, position_ids=place_1T, past_key_values=cache, use_cache=True, position_embeddings=turns
+            )
+        states = last.input_layernorm(states)
+        shape = (*states.shape[:-1], -1, attention.head_dim)
+        keys = attention.k_norm(attention.k_proj(states).view(shape)).transpose(1, 2)
+        values = attention.v_proj(states).view(shape).transpose(1, 2)
+        keys, _ = apply_rotary_pos_emb(keys, keys, *turns)
+        cache.update(keys, values, attention.layer_idx)
 
     def _node_log_probabilities(self, states_BSD: torch.Tensor, trie: Trie) -> torch.Tensor:
         """Log-probability of each node's token among the legal words: neither depths nor levels, and text alone after a field's token."""
