@@ -131,6 +131,7 @@ def annotate(
     labels: Annotated[str | None, typer.Option(help="Labels to choose from: separated by ';', or a file with one a line.")] = None,
     threshold: Annotated[float, typer.Option(help="Below this probability a cell stays unassigned.")] = 0.0,
     cluster: Annotated[str | None, typer.Option(help="Column of obs; each cluster also gets its majority label.")] = None,
+    by: Annotated[str, typer.Option(help="answer; or both, which weighs in the likelihood of the cell and takes longer.")] = "answer",
     field: FieldMap = None,
     organism: Organism = None,
     model: ModelName = "demo",
@@ -143,7 +144,7 @@ def annotate(
     adata, fields = _read(source, field, organism)
     opened = _load(model, device)
     with _progress("annotate", adata.n_obs) as done:
-        opened.annotate(adata, labels=_labels(labels), threshold=threshold, cluster=cluster, fields=fields, on_cell=done)
+        opened.annotate(adata, labels=_labels(labels), threshold=threshold, cluster=cluster, by=by, fields=fields, on_cell=done)
     _written(adata, output)
     kinds = _shares(adata.obs["scmulan_cell_type"])
     mean = round(float(adata.obs["scmulan_cell_type_probability"].mean()), 4)

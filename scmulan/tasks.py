@@ -35,6 +35,9 @@ from scmulan.prompts import Prompts, SentenceWriter, load_prompts
 UNASSIGNED = "unassigned"
 GIVEN_TO_ANNOTATE = ("organism", "assay", "organ")
 ABSENT = "none"
+BY = ("answer", "both")
+SURE, POSSIBLE = 0.98, 0.01
+"""Of ``annotate(by="both")``: a cell with a label of at least ``SURE`` is left as it is; labels below ``POSSIBLE`` keep their share."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +269,7 @@ class Model:
         threshold: float = 0.0,
         cluster: str | None = None,
         given: Sequence[str] = GIVEN_TO_ANNOTATE,
+        by: str = "answer",
         key_added: str = "scmulan_cell_type",
         fields: Mapping[str, str] | None = None,
         on_cell: Advance | None = None,
@@ -278,6 +282,8 @@ class Model:
         threshold : below this probability the answer is ``unassigned``
         cluster : column of ``obs``; the cells of a cluster then also get the label of the largest summed probability
         given : fields that the model is told where the data have them
+        by : ``answer``, the model's answer to the question; or ``both``: for cells it is not sure of, the geometric mean of the
+            answer and of the likelihood of the cell under each possible label, which is more often right and takes longer
 
         Returns
         -------
@@ -287,7 +293,7 @@ class Model:
         if cluster is not None and cluster not in adata.obs:
             raise PromptError(f"cluster {cluster!r} is not a column of obs; columns: {some(adata.obs, most=8)}")
         ready = self.read(adata, reserve=self._reserve(), fields=fields)
-        table = self.annotate_ready(ready, labels=labels, given=given, on_cell=on_cell)
+        table = self.annotate_ready(ready, labels=labels, given=given, by=by, on_cell=on_cell)
         best = table.to_numpy().argmax(1)
         probability = table.to_numpy()[np.arange(len(table)), best]
         said = np.where(probability >= threshold, table.columns.to_numpy()[best], UNASSIGNED)
@@ -299,14 +305,22 @@ class Model:
             winner = table.groupby(groups).sum().idxmax(axis=1)
             obs[f"{key_added}_cluster"] = winner.loc[groups].to_list()
         annotate_adata(
-            adata, obs, uns=self.provenance(task="annotate", labels=list(table.columns), given=list(given), **self._losses(ready))
+            adata, obs, uns=self.provenance(task="annotate", labels=list(table.columns), given=list(given), by=by, **self._losses(ready))
         )
         return table.set_axis(adata.obs_names)
 
     def annotate_ready(
-        self, ready: Ready, *, labels: Sequence[str] | None = None, given: Sequence[str] = GIVEN_TO_ANNOTATE, on_cell: Advance | None = None
+        self,
+        ready: Ready,
+        *,
+        labels: Sequence[str] | None = None,
+        given: Sequence[str] = GIVEN_TO_ANNOTATE,
+        by: str = "answer",
+        on_cell: Advance | None = None,
     ) -> pd.DataFrame:
-        """Probabilities of cell types of cells that were read already."""
+        """Probabilities of cell types of cells that were read already; parameters as in ``annotate``."""
+        if by not in BY:
+            raise PromptError(f"by {by!r}: needed one of {', '.join(BY)}")
         known = self._given(ready.cells, given)
         chosen = choose(labels, "labels") if labels is not None else None
         sets: dict[tuple[str, ...], list[int]] = {}
@@ -319,8 +333,32 @@ class Model:
             asked = ["lineage", "cell_type"] if all(answer["lineage"] for answer in answers) else ["cell_type"]
             prompts = [self.writer.prompt("annotate", known[row], cell=ready.ids[row]) for row in rows]
             scores = self.engine.score(prompts, [self.writer.answer(answer, asked) for answer in answers], on_cell=on_cell)
-            found.loc[rows, list(names)] = _softmax(scores)
+            shares = _softmax(scores)
+            if by == "both":
+                shares = self._weigh_likelihood(ready, rows, [known[row] for row in rows], names, shares)
+            found.loc[rows, list(names)] = shares
         return found
+
+    def _weigh_likelihood(
+        self,
+        ready: Ready,
+        rows: Sequence[int],
+        known: Sequence[Mapping[str, str | None]],
+        names: Sequence[str],
+        shares_CL: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.float64]:
+        """Shares of labels with the likelihood of each cell under its possible labels weighed in; (C, labels)."""
+        possible_CL = (shares_CL >= POSSIBLE) & (shares_CL.max(1, keepdims=True) < SURE)
+        possible_CL &= possible_CL.sum(1, keepdims=True) > 1
+        pairs = np.argwhere(possible_CL)
+        prompts = [self.writer.prompt("generate", {**known[cell], **as_answer(names[label])}) for cell, label in pairs]
+        nats = self.engine.nats(prompts, [ready.ids[rows[cell]] for cell, _ in pairs])
+        weighed_CL = np.where(possible_CL, np.log(np.maximum(shares_CL, 1e-300)), -np.inf)
+        for (cell, label), each in zip(pairs, nats, strict=True):
+            weighed_CL[cell, label] -= each[2:].sum()  # without <cell> and its depth
+        unsure = possible_CL.any(1)
+        weighed_CL[unsure] = _softmax(weighed_CL[unsure] / 2) * (shares_CL * possible_CL)[unsure].sum(1, keepdims=True)
+        return np.where(possible_CL, weighed_CL, shares_CL)
 
     def _labels_for(self, fields: Mapping[str, str | None]) -> list[str]:
         place = {name: value for name, value in fields.items() if name in ("organism", "organ") and value}

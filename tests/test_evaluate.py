@@ -14,7 +14,7 @@ from scmulan import evaluate as evaluation_module
 from scmulan.csentence import LEVEL_FLOORS
 from scmulan.errors import CellDataError, PromptError
 from scmulan.evaluate import bars, evaluate, evaluate_files, read_split, to_text, write
-from scmulan.evaluate.cells import at_most, at_most_per_type, fields_of, pooled, shared_ground
+from scmulan.evaluate.cells import WEIGHED, at_most, at_most_per_type, fields_of, pooled, shared_ground
 from scmulan.evaluate.generation import BINOMIAL, DEPTH_GIVEN, MULTINOMIAL, REAL, REGRESSION, over_table, real_again, write_cells
 from scmulan.evaluate.likelihood import _span_nats
 from scmulan.evaluate.page import beats
@@ -42,7 +42,7 @@ def found(model, split):
 
 
 def test_every_answer_stands_beside_logistic_regression_and_the_commonest_label(found):
-    assert list(found.annotation) == [MODEL, REGRESSION, "commonest label"]
+    assert list(found.annotation) == [MODEL, WEIGHED, REGRESSION, "commonest label"]
     assert len({each.n for each in found.annotation.values()}) == 1
 
 

@@ -109,12 +109,20 @@ def test_every_preset_is_a_valid_model_of_about_the_size_it_is_named_for(name):
     with torch.device("meta"):
         model = new_model(name, vocabulary_of(40_000), context=1024)
     millions = n_parameters(model) / 1e6
-    low, high = {"tiny": (2, 4), "demo": (9, 18), "30m": (20, 40), "100m": (70, 130), "368m": (300, 430), "1b": (900, 1_400)}[name]
+    low, high = {
+        "tiny": (2, 4),
+        "small": (4, 9),
+        "demo": (9, 18),
+        "30m": (20, 40),
+        "100m": (70, 130),
+        "368m": (300, 430),
+        "1b": (900, 1_400),
+    }[name]
     assert low < millions < high, f"{millions:.1f}M"
 
 
 def test_an_unknown_preset_is_an_error_that_names_the_nearest():
-    with pytest.raises(RecipeError, match=r"model\.preset 'tinny': needed one of tiny, demo.*nearest: 'tiny'"):
+    with pytest.raises(RecipeError, match=r"model\.preset 'tinny': needed one of tiny, small, demo.*nearest: 'tiny'"):
         new_model("tinny", vocabulary_of(5), context=32)
 
 

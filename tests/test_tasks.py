@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from conftest import KINDS, MARKERS, kind_cells
 
-from scmulan import __version__
+from scmulan import __version__, tasks
 from scmulan.cells import read_h5ad, write_h5ad
 from scmulan.counts import log1p_cp10k
 from scmulan.csentence import LEVEL_FLOORS, level_of
 from scmulan.errors import CellDataError, CheckpointError, PromptError, VocabularyError
+from scmulan.labels import as_answer
 from scmulan.tasks import UNASSIGNED, load
 
 HUMAN = [kind for kind in KINDS if KINDS[kind][0] == "Homo sapiens"]
@@ -157,6 +158,28 @@ def test_a_gene_of_another_species_that_was_asked_for_is_not_lost(model):
 
 
 # -- annotate ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_weighing_in_the_likelihood_leaves_what_is_sure_and_adds_up_to_one(model, new_cells, monkeypatch):
+    monkeypatch.setattr(tasks, "SURE", 0.3)
+    ready = model.read(new_cells, reserve=64)
+    answer, both = (model.annotate_ready(ready, given=(), by=by).to_numpy() for by in tasks.BY)
+    np.testing.assert_allclose(both.sum(1), 1, atol=1e-6)
+    sure = (answer.max(1) >= 0.3) | ((answer >= tasks.POSSIBLE).sum(1) < 2)
+    np.testing.assert_array_equal(both[sure], answer[sure])
+    monkeypatch.setattr(tasks, "SURE", 1.1)
+    weighed = model.annotate_ready(ready, given=(), by="both")
+    labels, row = list(weighed.columns), 0
+    nats = [sum(model.nats(ready, [dict(as_answer(label)) for _ in range(len(ready.ids))])[row][2:]) for label in labels]
+    possible = answer[row] >= tasks.POSSIBLE
+    expected = np.exp((np.log(answer[row]) - np.array(nats) + min(nats)) / 2) * possible
+    expected *= answer[row][possible].sum() / expected.sum()
+    np.testing.assert_allclose(weighed.to_numpy()[row][possible], expected[possible], rtol=0.05)
+
+
+def test_another_way_to_annotate_is_an_error(model, new_cells):
+    with pytest.raises(PromptError, match="by 'likelihood': needed one of answer, both"):
+        model.annotate(new_cells, by="likelihood")
 
 
 def test_annotation_writes_the_documented_keys(model, new_cells):

@@ -185,8 +185,8 @@ class TransformersEngine:
 
     def _fill(self, cache: DynamicCache, ids_BT: torch.Tensor) -> None:
         """Keys and values of ids that nothing is asked at; of the last layer no more than those is made."""
-        body, last = self.body, self.body.layers[-1] if hasattr(self.body, "layers") else None
-        attention = getattr(last, "self_attn", None)
+        body, last = self.body, self.body.layers[-1]
+        attention = last.self_attn
         if not all(hasattr(attention, name) for name in ("k_proj", "v_proj", "k_norm", "head_dim")):  # not a stock Qwen3
             body(input_ids=ids_BT, past_key_values=cache, use_cache=True)
             return

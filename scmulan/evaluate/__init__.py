@@ -18,6 +18,7 @@ from scmulan.cells import Cells
 from scmulan.errors import CellDataError, PromptError, nearest
 from scmulan.evaluate.cells import (
     MODEL,
+    WEIGHED,
     Ground,
     Judge,
     OnProgress,
@@ -184,6 +185,7 @@ def annotate_beside(model: Model, ground: Ground, regression: Judge, say: OnProg
     counts = ground.counts(ground.held_out)
     said = {
         MODEL: predict(model, ground.held_out, say, "annotate"),
+        WEIGHED: predict(model, ground.held_out, say, "annotate by both", by="both"),
         REGRESSION: regression.predict(counts),
         MAJORITY: baselines.fit_majority_class(ground.train_types).predict(counts),
     }

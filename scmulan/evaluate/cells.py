@@ -22,6 +22,7 @@ from scmulan.measures.baselines import LogisticBaseline, MajorityClass, Predicte
 from scmulan.tasks import Model
 
 MODEL = "scmulan"
+WEIGHED = "scmulan, by answer and likelihood"
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how many cells of it are done, and of how many."""
 Source: TypeAlias = str | Path | AnnData | Cells
@@ -141,9 +142,9 @@ def fit_judge(counts: sp.csr_matrix, labels: Sequence[str]) -> Judge:
     return baselines.fit_logistic_regression(counts, labels) if len(set(labels)) > 1 else baselines.fit_majority_class(labels)
 
 
-def predict(model: Model, cells: Cells, say: OnProgress, what: str) -> Predicted:
-    """The model's labels, chosen among those it saw for each cell's organism and organ."""
-    table = model.annotate_ready(model.read(cells, reserve=reserve(model)), on_cell=counter(say, what, len(cells)))
+def predict(model: Model, cells: Cells, say: OnProgress, what: str, *, by: str = "answer") -> Predicted:
+    """The model's labels, chosen among those it saw for each cell's organism and organ; ``by`` as in ``Model.annotate``."""
+    table = model.annotate_ready(model.read(cells, reserve=reserve(model)), by=by, on_cell=counter(say, what, len(cells)))
     probabilities = table.to_numpy(dtype=np.float64)
     classes = [str(label) for label in table.columns]
     return Predicted(labels=[classes[k] for k in probabilities.argmax(1)], classes=classes, probabilities=probabilities)

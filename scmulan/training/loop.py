@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from scmulan import __version__
 from scmulan.corpus.pack import Packing, Packs, counts_of, epoch_packs, training_tasks
@@ -31,7 +31,7 @@ from scmulan.corpus.shards import CellRows, Corpus
 from scmulan.csentence import Vocabulary
 from scmulan.errors import CorpusError, EngineError
 from scmulan.metadata import FIELDS
-from scmulan.model import n_parameters, new_model, save_checkpoint, start_genes_by_detection
+from scmulan.model import load_checkpoint, n_parameters, new_model, save_checkpoint, start_genes_by_detection
 from scmulan.prompts import Prompts, SentenceWriter, load_prompts
 from scmulan.tokenizer import load_tokenizer, load_vocabulary, tokenizer_hash
 from scmulan.training import attention, checkpoints
@@ -230,6 +230,7 @@ class Run:
         self.vocabulary = load_vocabulary(self.tokenizer_folder)
         self.writer = make_writer(load_tokenizer(self.tokenizer_folder), self.vocabulary, load_prompts())
         self.weights = np.array([recipe.loss.weight_of(part) for part in self.writer.prompts.parts], dtype=np.float32)
+        self.start_card: dict[str, Any] = {}
         self.cursor, self.curve_file = Cursor(), self.output / "curve.jsonl"
         self.train_data = Data.open(self.corpus, "train", self.writer)
         if not len(self.train_data.rows):
@@ -239,8 +240,11 @@ class Run:
         self._open_data()
 
     def _prepare_model(self) -> None:
-        lm = new_model(self.recipe.model.preset, self.vocabulary, context=self.recipe.packing.context, seed=self.recipe.seed)
-        if self.recipe.model.gene_start == "detection":
+        if self.recipe.model.start is not None:
+            lm = self._model_to_go_on_from(self.recipe.model.start)
+        else:
+            lm = new_model(self.recipe.model.preset, self.vocabulary, context=self.recipe.packing.context, seed=self.recipe.seed)
+        if self.recipe.model.start is None and self.recipe.model.gene_start == "detection":
             detection_G = np.asarray((self.train_data.counts > 0).mean(axis=0)).ravel()
             start_genes_by_detection(lm, self.vocabulary, detection_G)
         lm.set_attn_implementation(attention.PACKED)
@@ -251,6 +255,20 @@ class Run:
         self.prepared = prepared
         self.output_VD: torch.Tensor = lm.get_output_embeddings().weight
         self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+
+    def _model_to_go_on_from(self, name: str) -> PreTrainedModel:
+        """The model of a folder, to be trained further on this corpus."""
+        found = load_checkpoint(name)
+        if found.card["tokenizer_sha256"] != self.corpus.manifest["tokenizer_sha256"]:
+            raise EngineError(
+                f"model.start {name}: its tokenizer is not that of {self.corpus.folder}; build the corpus with that model's tokenizer"
+            )
+        if found.context < self.recipe.packing.context:
+            raise EngineError(
+                f"model.start {name}: its context is {found.context:,}; needed packing.context {self.recipe.packing.context:,}"
+            )
+        self.start_card = found.card
+        return found.model.train()
 
     def _open_data(self) -> None:
         train = self.train_data
@@ -403,8 +421,8 @@ class Run:
             "scmulan": __version__,
             "parameters": n_parameters(self.lm),
             "context": self.recipe.packing.context,
-            "steps": self.cursor.step,
-            "tokens": self.cursor.tokens,
+            "steps": self.cursor.step + self.start_card.get("steps", 0),
+            "tokens": self.cursor.tokens + self.start_card.get("tokens", 0),
             "sources": sources,
             "labels": seen_labels(self.corpus),
             "held_out_nats": held,

@@ -17,14 +17,16 @@ from scmulan.errors import RecipeError, nearest
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """Which model is trained, from scratch.
+    """Which model is trained.
 
     Attributes
     ----------
-    preset : a name of ``scmulan.model.PRESETS``
+    start : a model folder to go on from, with fresh optimizers; its tokenizer has to be the corpus's
+    preset : a name of ``scmulan.model.PRESETS``, from scratch, where there is no ``start``
     gene_start : how gene embeddings begin: ``detection`` (Fourier features of cumulative detection) or ``random``
     """
 
+    start: str | None = None
     preset: str = "demo"
     gene_start: str = "detection"
 
