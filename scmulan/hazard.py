@@ -8,6 +8,8 @@ gene and the distance to it into one number; it leaks to far genes, and every dr
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from scmulan.csentence import Vocabulary
@@ -33,6 +35,14 @@ def next_log_probabilities(logits_BV: torch.Tensor, legal_BV: torch.Tensor, voca
     scores_BV = torch.cat([others_BV, genes_BG - passed_BG, scores_BV[:, last:]], dim=1).masked_fill(~legal_BV, -torch.inf)
     # where the grammar leaves only genes, or only some of what may follow, the rest is shared out
     return scores_BV - torch.logsumexp(scores_BV, 1, keepdim=True)
+
+
+def likely(logits_BV: torch.Tensor, legal_BV: torch.Tensor, least: float, vocabulary: Vocabulary) -> torch.Tensor:
+    """The legal ids without the genes whose hazard is below ``least``; a row that would have none left keeps all; shape (B, V), bool."""
+    first, last = vocabulary.first_gene, vocabulary.last_gene
+    kept_BV = legal_BV.clone()
+    kept_BV[:, first:last] &= logits_BV[:, first:last] >= OFFSET + math.log(least / (1 - least))
+    return torch.where(kept_BV.any(1, keepdim=True), kept_BV, legal_BV)
 
 
 def draw_next(logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:

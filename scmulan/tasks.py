@@ -9,6 +9,7 @@ Each method reads cells (`scmulan.cells`), writes prompts (`scmulan.prompts`), a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,7 @@ class Model:
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        least_hazard: float = 1e-4,
         depth: int | None = None,
         naming: str = "symbol",
         on_cell: Advance | None = None,
@@ -128,6 +130,7 @@ class Model:
         Parameters
         ----------
         n : number of cells
+        temperature, top_p, least_hazard : as in ``Sampling``
         depth : counts per cell to aim at (within half an octave); drawn by the model when not given
         fields : any of the model's fields, for example ``organ="blood", cell_type="B cell"``; those left open are drawn in
             proportion to the training cells that agree with those given
@@ -143,9 +146,8 @@ class Model:
             When a value was never seen, or no training cell had the values together; names what is possible.
         """
         rows = self.rows_for(n, fields, seed)
-        return self._write(
-            rows, [None] * n, {}, "generate", Sampling(temperature=temperature, top_p=top_p, seed=seed), depth, naming, on_cell
-        )
+        sampling = Sampling(temperature=temperature, top_p=top_p, least_hazard=least_hazard, seed=seed)
+        return self._write(rows, [None] * n, {}, "generate", sampling, depth, naming, on_cell)
 
     def complete(
         self,
@@ -155,6 +157,7 @@ class Model:
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        least_hazard: float = 1e-4,
         depth: int | None = None,
         naming: str = "symbol",
         on_cell: Advance | None = None,
@@ -174,7 +177,7 @@ class Model:
         prompt_genes = self.writer.genes_ids(columns, levels)
         pairs = {column: int(self.vocabulary.level_id(level)) for column, level in forced.values()}
         rows = self.rows_for(n, fields, seed)
-        sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+        sampling = Sampling(temperature=temperature, top_p=top_p, least_hazard=least_hazard, seed=seed)
         return self._write(rows, [prompt_genes] * n, pairs, "complete", sampling, depth, naming, on_cell)
 
     def rows_for(self, n: int, fields: Mapping[str, str | None], seed: int) -> list[dict[str, str]]:
@@ -237,7 +240,7 @@ class Model:
         measured = np.any([self._panel(organism) for organism in dict.fromkeys(organisms)], axis=0)
         measured[list(forced)] = True
         kept = np.flatnonzero(measured)
-        how = {"task": task, "seed": sampling.seed, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        how: dict[str, Any] = {"task": task, **dataclasses.asdict(sampling)}
         if forced:
             how["genes"] = {
                 self.vocabulary.genes[c]: int(csentence.LEVEL_COUNTS[self.vocabulary.end_of_cell - 1 - level])

@@ -16,7 +16,7 @@ from scmulan.engines import CellRequest
 from scmulan.engines import transformers as engines
 from scmulan.engines.transformers import TransformersEngine, best_dtype, grouped_attention
 from scmulan.errors import EngineError
-from scmulan.hazard import next_log_probabilities
+from scmulan.hazard import likely, next_log_probabilities
 from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.training import attention
 from scmulan.training.loop import pack_loss
@@ -57,7 +57,9 @@ def plain_cell(lm, model, request: CellRequest, sampling: Sampling, *, most: int
     ids, draws = [*request.prompt.tolist(), model.vocabulary.cell], uniform_draws(sampling.seed, np.array([request.row]), most)
     for step in range(most):
         logits = lm(torch.tensor([ids])).logits[:, -1].float()
-        logs = next_log_probabilities(logits, automaton.legal(left=most - step), model.vocabulary)
+        legal = automaton.legal(left=most - step)
+        legal = likely(logits, legal, sampling.least_hazard, model.vocabulary) if sampling.least_hazard else legal
+        logs = next_log_probabilities(logits, legal, model.vocabulary)
         chosen = sample(logs, draws[:, step], sampling)
         if step == 0 and request.depth is not None:
             chosen = torch.tensor([request.depth])
@@ -68,7 +70,7 @@ def plain_cell(lm, model, request: CellRequest, sampling: Sampling, *, most: int
     return ids[len(request.prompt) :]
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling(seed=3)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(seed=3, least_hazard=0), Sampling(seed=3, least_hazard=0.01)])
 def test_cells_are_those_of_a_plain_loop_without_cache_or_batch(model, engine, plain, sampling):
     requests = requests_of(model)
     written = engine.generate(requests, sampling)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scmulan.decoding.sampling import Sampling, sample
-from scmulan.hazard import OFFSET, draw_next, next_log_probabilities
+from scmulan.hazard import OFFSET, draw_next, likely, next_log_probabilities
 
 V = vocabulary_of(9)
 
@@ -69,3 +69,14 @@ def test_a_direct_draw_is_the_one_made_from_the_probabilities(seed):
     drawn = draw_next(logits, legal, uniform, V)
     assert legal.gather(1, drawn[:, None]).all()
     assert (drawn == sample(next_log_probabilities(logits, legal, V), uniform, Sampling())).float().mean() > 0.99
+
+
+def test_genes_of_less_than_the_least_hazard_are_left_out_unless_nothing_else_is_legal():
+    logits = torch.full((2, V.size), OFFSET + np.log(0.01 / 0.99))
+    logits[:, V.first_gene] = OFFSET + np.log(1e-6)
+    legal = torch.zeros(2, V.size, dtype=torch.bool)
+    legal[0, V.first_gene : V.first_gene + 3] = True
+    legal[1, V.first_gene] = True
+    assert likely(logits, legal, 1e-4, V).nonzero().tolist() == [[0, V.first_gene + 1], [0, V.first_gene + 2], [1, V.first_gene]]
+    assert likely(logits, legal, 0.5, V).equal(legal)
+    assert legal.sum() == 4, "the mask that was given is left as it was"

@@ -9,7 +9,7 @@ import torch
 
 from scmulan.csentence import Vocabulary
 from scmulan.errors import PromptError
-from scmulan.hazard import draw_next, next_log_probabilities
+from scmulan.hazard import draw_next, likely, next_log_probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +20,14 @@ class Sampling:
     ----------
     temperature : 1 draws from the model as it was trained; 0 takes the likeliest id
     top_p : share of the probability that is kept, likeliest first
+    least_hazard : genes less likely than this to be taken where the list is read are passed by; 0 draws from the model as it is. A
+        small model leaves each of thousands of rare genes some hundred-thousandth at high counts, where they are never seen
     seed : with the row's number, decides all draws
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
+    least_hazard: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -32,6 +35,8 @@ class Sampling:
             raise PromptError(f"temperature {self.temperature}: needed 0 or more")
         if not 0 < self.top_p <= 1:
             raise PromptError(f"top_p {self.top_p}: needed more than 0 and at most 1")
+        if not 0 <= self.least_hazard < 1:
+            raise PromptError(f"least_hazard {self.least_hazard}: needed 0 or more and less than 1")
 
 
 def uniform_draws(seed: int, rows: np.ndarray, steps: int) -> torch.Tensor:
@@ -72,6 +77,8 @@ def draw(
     logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.Tensor, sampling: Sampling, vocabulary: Vocabulary
 ) -> torch.Tensor:
     """The next id of each cell from the language model's logits; shape (B,), int64."""
+    if sampling.least_hazard > 0:
+        legal_BV = likely(logits_BV, legal_BV, sampling.least_hazard, vocabulary)
     if sampling.temperature == 1 and sampling.top_p == 1:
         return draw_next(logits_BV, legal_BV, uniform_B, vocabulary)
     return sample(next_log_probabilities(logits_BV, legal_BV, vocabulary), uniform_B, sampling)
