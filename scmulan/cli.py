@@ -237,6 +237,7 @@ CellType = Annotated[str | None, typer.Option("--cell-type", help="Cell type, an
 Number = Annotated[int, typer.Option("-n", help="Number of cells.")]
 Depth = Annotated[int | None, typer.Option(help="Counts per cell to aim at.")]
 Temperature = Annotated[float, typer.Option(help="1 draws from the model as trained; 0 takes the likeliest.")]
+LeastHazard = Annotated[float, typer.Option(help="Pass by genes less likely than this; 0 draws from the model as it is.")]
 TopP = Annotated[float, typer.Option("--top-p", help="Share of probability that is kept at each step.")]
 More = Annotated[list[str] | None, typer.Option("--set", help="Any other field, as disease=normal; repeatable.")]
 Naming = Annotated[str, typer.Option(help="Names of genes in the result: symbol or ensembl.")]
@@ -253,6 +254,7 @@ def generate(
     depth: Depth = None,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
+    least_hazard: LeastHazard = 1e-4,
     naming: Naming = "symbol",
     model: ModelName = "demo",
     device: Device = "cpu",
@@ -264,7 +266,17 @@ def generate(
     opened = _load(model, device)
     fields = _cell_fields(organ=organ, cell_type=cell_type, organism=organism) | _pairs(more, "--set")
     with _progress("generate", n) as done:
-        cells = opened.generate(n=n, seed=seed, temperature=temperature, top_p=top_p, depth=depth, naming=naming, on_cell=done, **fields)
+        cells = opened.generate(
+            n=n,
+            seed=seed,
+            temperature=temperature,
+            top_p=top_p,
+            least_hazard=least_hazard,
+            depth=depth,
+            naming=naming,
+            on_cell=done,
+            **fields,
+        )
     _written(cells, output)
     _print(_summary(cells, output), as_json)
 
@@ -281,6 +293,7 @@ def complete(
     depth: Depth = None,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
+    least_hazard: LeastHazard = 1e-4,
     naming: Naming = "symbol",
     model: ModelName = "demo",
     device: Device = "cpu",
@@ -298,7 +311,16 @@ def complete(
     fields = _cell_fields(organ=organ, cell_type=cell_type, organism=organism) | _pairs(more, "--set")
     with _progress("complete", n) as done:
         cells = opened.complete(
-            genes, n=n, seed=seed, temperature=temperature, top_p=top_p, depth=depth, naming=naming, on_cell=done, **fields
+            genes,
+            n=n,
+            seed=seed,
+            temperature=temperature,
+            top_p=top_p,
+            least_hazard=least_hazard,
+            depth=depth,
+            naming=naming,
+            on_cell=done,
+            **fields,
         )
     _written(cells, output)
     _print(_summary(cells, output), as_json)

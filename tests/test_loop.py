@@ -16,6 +16,7 @@ from conftest import tiny_recipe
 from scmulan.corpus.shards import MANIFEST
 from scmulan.errors import CheckpointError, CorpusError, EngineError
 from scmulan.model import load_checkpoint
+from scmulan.tokenizer import tokenizer_hash
 from scmulan.training import loop
 from scmulan.training.checkpoints import STATE
 from scmulan.training.loop import curve_lines, learning_rate_share, make_optimizers, pretrain, seen_labels
@@ -246,3 +247,31 @@ def test_every_parameter_has_one_optimizer(language, matrix_lr):
     owned = [id(parameter) for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
     assert len(optimizers) == (1 if matrix_lr == 0 else 2)
+
+
+def test_a_run_goes_on_from_a_model(tmp_path, trained):
+    first = json.loads((trained.folder / "scmulan.json").read_text())
+    folder = train(
+        tmp_path / "further", trained.corpus, model={"start": str(trained.folder)}, steps=2, optimizer={"lr": 0.0, "matrix_lr": 0.0}
+    )
+    went_on, was = load_checkpoint(folder), load_checkpoint(trained.folder)
+    for name, tensor in was.model.state_dict().items():
+        assert torch.equal(went_on.model.state_dict()[name], tensor), name
+    assert went_on.card["steps"] == first["steps"] + 2
+
+
+def test_a_model_of_another_tokenizer_or_a_shorter_context_can_not_be_gone_on_from(tmp_path, trained):
+    with pytest.raises(EngineError, match="its context is"):
+        train(tmp_path / "longer", trained.corpus, model={"start": str(trained.folder)}, packing={"context": 4096, "pack_tokens": 8192})
+    other = tmp_path / "other"
+    shutil.copytree(trained.corpus, other)
+    file = other / "tokenizer" / "tokenizer.json"
+    whole = json.loads(file.read_text())
+    vocabulary = whole["model"]["vocab"]
+    first, second = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(whole))
+    manifest = json.loads((other / MANIFEST).read_text()) | {"tokenizer_sha256": tokenizer_hash(other / "tokenizer")}
+    (other / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(EngineError, match="its tokenizer is not that of"):
+        train(tmp_path / "elsewhere", other, model={"start": str(trained.folder)})
