@@ -27,8 +27,8 @@ LARGEST_VOCABULARY = 65_536
 RESERVED_TOKENS = 32
 ROW_MULTIPLE = 64
 
-WORDS = r" ?[\p{L}\p{N}]+(?:[-._@/()][\p{L}\p{N}]+)*| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""What counts as one word: letters and digits with inner - . _ @ / ( ) kept whole, else a run of other signs, else white space."""
+WORDS = r" ?-?[\p{L}\p{N}]+(?:[-._@/()][\p{L}\p{N}]+)*| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""What counts as one word: letters and digits with inner - . _ @ / ( ) and a hyphen before them kept whole, else a run of other signs, else white space."""
 
 
 def build_tokenizer(
