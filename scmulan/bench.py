@@ -260,6 +260,7 @@ def kill(*, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         shutil.copytree(whole / "corpus", broken / "corpus")
         shutil.copytree(whole / "tokenizer", broken / "tokenizer")
+        shutil.copy(whole / "plan.json", broken / "plan.json")
         done = 0
         while done < kills:
             process = _train(broken)

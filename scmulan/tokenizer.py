@@ -28,7 +28,8 @@ RESERVED_TOKENS = 32
 ROW_MULTIPLE = 64
 
 WORDS = r" ?-?[\p{L}\p{N}]+(?:[-._@/()][\p{L}\p{N}]+)*| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""What counts as one word: letters and digits with inner - . _ @ / ( ) and a hyphen before them kept whole, else a run of other signs, else white space."""
+"""What counts as one word: letters and digits, a hyphen before them and inner - . _ @ / ( ) kept whole; else a run of other signs, or of
+white space."""
 
 
 def build_tokenizer(

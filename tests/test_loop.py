@@ -260,9 +260,14 @@ def test_a_run_goes_on_from_a_model(tmp_path, trained):
     assert went_on.card["steps"] == first["steps"] + 2
 
 
-def test_a_model_of_another_tokenizer_or_a_shorter_context_can_not_be_gone_on_from(tmp_path, trained):
-    with pytest.raises(EngineError, match="its context is"):
-        train(tmp_path / "longer", trained.corpus, model={"start": str(trained.folder)}, packing={"context": 4096, "pack_tokens": 8192})
+def test_going_on_can_lengthen_the_context(tmp_path, trained):
+    folder = train(
+        tmp_path / "longer", trained.corpus, model={"start": str(trained.folder)}, steps=1, packing={"context": 256, "pack_tokens": 1024}
+    )
+    assert load_checkpoint(folder).context == 256
+
+
+def test_a_model_of_another_tokenizer_can_not_be_gone_on_from(tmp_path, trained):
     other = tmp_path / "other"
     shutil.copytree(trained.corpus, other)
     file = other / "tokenizer" / "tokenizer.json"

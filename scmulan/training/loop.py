@@ -263,10 +263,8 @@ class Run:
             raise EngineError(
                 f"model.start {name}: its tokenizer is not that of {self.corpus.folder}; build the corpus with that model's tokenizer"
             )
-        if found.context < self.recipe.packing.context:
-            raise EngineError(
-                f"model.start {name}: its context is {found.context:,}; needed packing.context {self.recipe.packing.context:,}"
-            )
+        # positions are rotations: those beyond the old context need no new weights, only training
+        found.model.config.max_position_embeddings = max(found.context, self.recipe.packing.context)
         self.start_card = found.card
         return found.model.train()
 
