@@ -22,6 +22,8 @@ from scmulan.tasks import Model
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LONG_GENES = 1200
+"""A data set whose cells have more genes than this, by the median, has long sentences: fewer of its cells are shown."""
 NEEDED = ("matplotlib", "umap", "jinja2")
 
 
@@ -34,7 +36,7 @@ class Sizes:
     per_type, per_type_long : cells written of a type, and of a type whose cells fill the model's context
     described : cells of which every field is asked
     per_count : cells written for each count of a prompted gene, the type given; ``per_count_open`` with the type left open
-    most_held_out : held-out cells to use of each data set, all when None
+    most_held_out : held-out cells to use of each data set, all when None; ``most_held_out_long`` of one with long cells
     """
 
     per_type: int = 8
@@ -43,6 +45,7 @@ class Sizes:
     per_count: int = 6
     per_count_open: int = 8
     most_held_out: int | None = None
+    most_held_out_long: int | None = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +118,15 @@ def open_datasets(paths: Sequence[Path], sizes: Sizes, seed: int, say: Callable[
     found = []
     for path in paths:
         held, train = (_typed(cells) for cells in read_split(path))
-        if sizes.most_held_out is not None:
-            held = held.take(np.sort(np.random.default_rng([seed, 2]).permutation(len(held))[: sizes.most_held_out]))
+        n_all, is_long = len(held), np.median(np.diff(held.counts.indptr)) > LONG_GENES
+        most = sizes.most_held_out_long if is_long else sizes.most_held_out
+        if most is not None:
+            held = held.take(np.sort(np.random.default_rng([seed, 2]).permutation(len(held))[:most]))
         counts = train.counts[:, held.measured]
         regression = fit_judge(counts, [str(label) for label in train.fields["cell_type"]])
         found.append(Dataset(name=path.stem, held=held, train=train, regression=regression))
         types = len(set(found[-1].types))
-        say(f"  {path.stem}: {len(held):,} held-out cells of {types} types, {len(train):,} training cells; {held.report['values'].found}")
+        say(f"  {path.stem}: {len(held):,} of {n_all:,} held-out cells of {types} types, {len(train):,} training cells; {held.report['values'].found}")
     return found
 
 
