@@ -126,7 +126,8 @@ def open_datasets(paths: Sequence[Path], sizes: Sizes, seed: int, say: Callable[
         regression = fit_judge(counts, [str(label) for label in train.fields["cell_type"]])
         found.append(Dataset(name=path.stem, held=held, train=train, regression=regression))
         types = len(set(found[-1].types))
-        say(f"  {path.stem}: {len(held):,} of {n_all:,} held-out cells of {types} types, {len(train):,} training cells; {held.report['values'].found}")
+        of = f"{len(held):,} of {n_all:,} held-out cells of {types} types"
+        say(f"  {path.stem}: {of}, {len(train):,} training cells; {held.report['values'].found}")
     return found
 
 
