@@ -50,6 +50,7 @@ class Ready:
     cells : as the file had them
     ids : one ``<cell> ... </cell>`` a cell, thinned where it would not fit
     counts : (C, vocabulary genes) CSR of what the ids say
+    panel : (vocabulary genes,) bool, the genes that were measured
     thinned : (C,) bool
     outside : share of counts of genes that the vocabulary lacks
     """
@@ -57,6 +58,7 @@ class Ready:
     cells: Cells
     ids: csentence.Ragged
     counts: sp.csr_matrix
+    panel: npt.NDArray[np.bool_]
     thinned: npt.NDArray[np.bool_]
     outside: float
 
@@ -102,7 +104,8 @@ class Model:
         counts, _ = csentence.to_vocabulary_order(cells.counts[:, used], symbols, self.vocabulary)
         outside = 1 - float(counts.sum() / max(int(cells.counts.sum()), 1))
         counts, thinned = csentence.thin_to_fit(counts, self.checkpoint.context - reserve)
-        return Ready(cells, csentence.encode(counts, self.vocabulary), counts, thinned, outside)
+        panel = np.isin(self._rows, cells.measured)
+        return Ready(cells, csentence.encode(counts, self.vocabulary), counts, panel, thinned, outside)
 
     def _given(self, cells: Cells, names: Sequence[str]) -> list[dict[str, str | None]]:
         """Known fields of each cell, those that the model has seen values of."""
@@ -117,9 +120,9 @@ class Model:
         *,
         n: int = 1,
         seed: int = 0,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        least_hazard: float = 1e-4,
+        temperature: float = Sampling.temperature,
+        top_p: float = Sampling.top_p,
+        least_hazard: float = Sampling.least_hazard,
         depth: int | None = None,
         naming: str = "symbol",
         on_cell: Advance | None = None,
@@ -155,9 +158,9 @@ class Model:
         *,
         n: int = 1,
         seed: int = 0,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        least_hazard: float = 1e-4,
+        temperature: float = Sampling.temperature,
+        top_p: float = Sampling.top_p,
+        least_hazard: float = Sampling.least_hazard,
         depth: int | None = None,
         naming: str = "symbol",
         on_cell: Advance | None = None,
@@ -355,7 +358,7 @@ class Model:
         possible_CL &= possible_CL.sum(1, keepdims=True) > 1
         pairs = np.argwhere(possible_CL)
         prompts = [self.writer.prompt("generate", {**known[cell], **as_answer(names[label])}) for cell, label in pairs]
-        nats = self.engine.nats(prompts, [ready.ids[rows[cell]] for cell, _ in pairs])
+        nats = self.engine.nats(prompts, [ready.ids[rows[cell]] for cell, _ in pairs], panel=ready.panel)
         weighed_CL = np.where(possible_CL, np.log(np.maximum(shares_CL, 1e-300)), -np.inf)
         for (cell, label), each in zip(pairs, nats, strict=True):
             weighed_CL[cell, label] -= each[2:].sum()  # without <cell> and its depth
@@ -424,10 +427,11 @@ class Model:
     def nats(
         self, source: AnnData | Ready, fields: Sequence[Mapping[str, str | None]], *, on_cell: Advance | None = None
     ) -> list[npt.NDArray[np.float64]]:
-        """Nats of every id of each cell's sentence given its fields; their sum is minus the log-likelihood of the cell."""
+        """Nats of every id of each cell's sentence given its fields, among the genes that were measured; their sum is minus the
+        log-likelihood of the cell."""
         ready = source if isinstance(source, Ready) else self.read(source, reserve=self._reserve())
         prompts = [self.writer.prompt("generate", fields[row]) for row in range(len(ready.ids))]
-        return self.engine.nats(prompts, [ready.ids[row] for row in range(len(ready.ids))], on_cell=on_cell)
+        return self.engine.nats(prompts, [ready.ids[row] for row in range(len(ready.ids))], panel=ready.panel, on_cell=on_cell)
 
     def speaks_for(self, adata: AnnData, row: int, label: str, against: str) -> pd.Series:
         """Genes by how much they speak for one cell type against another in one cell, in nats; by symbol, strongest first.
@@ -437,7 +441,7 @@ class Model:
         ready = self.read(adata[[row]].copy(), reserve=self._reserve())
         fields = self._given(ready.cells, GIVEN_TO_ANNOTATE)[0]
         asked = [{**fields, **as_answer(canonical("cell_type", name).value)} for name in (label, against)]
-        first, second = (self.engine.nats([self.writer.prompt("generate", f)], [ready.ids[0]])[0] for f in asked)
+        first, second = (self.engine.nats([self.writer.prompt("generate", f)], [ready.ids[0]], panel=ready.panel)[0] for f in asked)
         ids = ready.ids[0]
         is_gene = ids >= self.vocabulary.first_gene
         names = [self.vocabulary.genes[number - self.vocabulary.first_gene] for number in ids[is_gene]]

@@ -34,7 +34,8 @@ from scmulan.hazard import next_log_probabilities
 from scmulan.labels import as_answer
 from scmulan.model import load_checkpoint
 from scmulan.prompts import Prompts, Sentence, SentenceWriter, Task
-from scmulan.training.loop import Data, Run, evaluate
+from scmulan.training.held_out import evaluate
+from scmulan.training.loop import Data, Run
 from scmulan.training.loss import Loss, loss_of_pack
 from scmulan.training.recipe import Recipe, fill
 
@@ -279,10 +280,11 @@ def _recipe(trial: Trial, output: Path, corpus: Path, steps: int, preset: str) -
 
 
 def _run_trial(trial: Trial, output: Path, place: Path, *, steps: int, preset: str) -> dict[str, float]:
-    recipe = _recipe(trial, output, _corpus(place, trial.gene_order), steps, preset)
+    corpus = _corpus(place, trial.gene_order)
+    recipe = _recipe(trial, output, corpus, steps, preset)
     loss: Loss = loss_of_pack if trial.loss == "shipped" else partial(loss_over_rows, layout=trial.layout, loss=trial.loss)
     write = partial(TrialWriter, layout=trial.layout)
-    run = Run(recipe, Path(recipe.corpus or ""), say=lambda line: None, log_with=None, make_writer=write, loss_of=loss)
+    run = Run(recipe, corpus, say=lambda line: None, log_with=None, make_writer=write, loss_of=loss)
     run.held_out = None
     run.lm.config.max_position_embeddings = LONGEST
     began = time.perf_counter()

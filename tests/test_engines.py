@@ -19,7 +19,7 @@ from scmulan.errors import EngineError
 from scmulan.hazard import likely, next_log_probabilities
 from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.training import attention
-from scmulan.training.loop import pack_loss
+from scmulan.training.loss import pack_loss
 
 GREEDY = Sampling(temperature=0)
 
@@ -229,11 +229,14 @@ class _Packs:
         self.ids, self.parts, self.bounds = ids[None].astype(np.uint16), parts[None], [np.array([0, len(ids)], np.int32)]
 
 
+@pytest.mark.parametrize("is_narrow", [False, True])
 @torch.no_grad()
-def test_nats_are_those_of_the_sampler_step_by_step(model, engine, plain, cells):
-    """The likelihood of a cell is the product of what the sampler would have drawn each id with."""
+def test_nats_are_those_of_the_sampler_step_by_step(model, engine, plain, cells, is_narrow):
+    """The likelihood of a cell is the product of what the sampler, kept to the same panel, would have drawn each id with."""
     prompt, cell = model.writer.prompt("generate", {}), cells[0]
-    automaton = CellAutomaton(model.vocabulary)
+    panel = np.arange(model.vocabulary.n_genes) % 3 == 0 if is_narrow else np.ones(model.vocabulary.n_genes, dtype=bool)
+    panel[cell[cell >= model.vocabulary.first_gene] - model.vocabulary.first_gene] = True
+    automaton = CellAutomaton(model.vocabulary, torch.from_numpy(panel))
     automaton.begin(1)
     logits = plain(torch.tensor([[*prompt.tolist(), *cell.tolist()]])).logits[0].float()
     wanted = [0.0]
@@ -241,7 +244,8 @@ def test_nats_are_those_of_the_sampler_step_by_step(model, engine, plain, cells)
         legal = automaton.legal()[0]
         wanted.append(-float(next_log_probabilities(logits[None, len(prompt) + at], legal[None], model.vocabulary)[0, token]))
         automaton.advance(torch.tensor([token]))
-    np.testing.assert_allclose(engine.nats([prompt], [cell])[0], wanted, atol=1e-4)
+    np.testing.assert_allclose(engine.nats([prompt], [cell], panel=panel)[0], wanted, atol=1e-4)
+    assert (engine.nats([prompt], [cell])[0].sum() > sum(wanted) + 1) == is_narrow
 
 
 def test_hidden_states_are_the_same_alone_batched_and_shuffled(model, engine, plain, cells):

@@ -19,7 +19,8 @@ from scmulan.model import load_checkpoint
 from scmulan.tokenizer import tokenizer_hash
 from scmulan.training import loop
 from scmulan.training.checkpoints import STATE
-from scmulan.training.loop import curve_lines, learning_rate_share, make_optimizers, pretrain, seen_labels
+from scmulan.training.loop import curve_lines, pretrain, seen_labels
+from scmulan.training.optimizers import learning_rate_share, make_optimizers
 from scmulan.training.recipe import Recipe, fill
 
 GOLDEN = Path(__file__).parent / "golden" / "loss_curve.json"
@@ -72,6 +73,15 @@ def test_a_stopped_run_goes_on_to_exactly_the_same_curve_and_weights(half, whole
     wanted = load_checkpoint(whole / "model").model.state_dict()
     for name, tensor in load_checkpoint(model).model.state_dict().items():
         assert torch.equal(tensor, wanted[name]), name
+
+
+def test_a_run_with_dropout_goes_on_to_exactly_the_same_curve(whole, trained, tmp_path):
+    changes = {"model": {**tiny_recipe(tmp_path)["model"], "dropout": 0.2}, "steps": 5}
+    train(tmp_path / "whole", trained.corpus, **changes)
+    train(tmp_path / "half", trained.corpus, stop_after=3, **changes)
+    train(tmp_path / "half", trained.corpus, **changes)
+    assert losses(tmp_path / "half") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "whole") != losses(whole)[:5]
 
 
 def test_steps_done_after_the_last_checkpoint_are_done_again_not_counted_twice(half, whole, trained):

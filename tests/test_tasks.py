@@ -353,6 +353,15 @@ def test_nats_of_a_cell_under_its_own_fields_are_fewer_than_under_those_of_anoth
     assert own < other
 
 
+def test_genes_that_were_not_measured_say_nothing_about_a_cell(model, new_cells):
+    """A gene that a cell lacks costs nats where it was measured and none where it was not."""
+    cell = new_cells[:1].copy()
+    seen = np.asarray(cell.X.sum(0)).ravel() > 0
+    assert not seen.all()
+    whole, narrow = (float(model.nats(cells, [{}])[0].sum()) for cells in (cell, cell[:, seen].copy()))
+    assert narrow < whole - 0.01
+
+
 # -- data that are not as they should be, and provenance ----------------------------------------------------------------------------
 
 

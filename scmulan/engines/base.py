@@ -58,7 +58,15 @@ class Engine(Protocol):
         ...
 
     def nats(
-        self, prompts: Sequence[Ids], continuations: Sequence[Ids], *, on_cell: Advance | None = None
+        self,
+        prompts: Sequence[Ids],
+        continuations: Sequence[Ids],
+        *,
+        panel: npt.NDArray[np.bool_] | None = None,
+        on_cell: Advance | None = None,
     ) -> list[npt.NDArray[np.float64]]:
-        """Nats of each id of a cell that continues a prompt, over legal ids; first is ``<cell>``, always 0."""
+        """Nats of each id of a cell that continues a prompt, over legal ids; first is ``<cell>``, always 0.
+
+        ``panel`` (n_genes,) says which genes were measured, so that not to see another is no news; all when not given.
+        """
         ...

@@ -225,9 +225,15 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def nats(
-        self, prompts: Sequence[Ids], continuations: Sequence[Ids], *, on_cell: Advance | None = None
+        self,
+        prompts: Sequence[Ids],
+        continuations: Sequence[Ids],
+        *,
+        panel: npt.NDArray[np.bool_] | None = None,
+        on_cell: Advance | None = None,
     ) -> list[npt.NDArray[np.float64]]:
-        """Nats of each id of a cell after its prompt, over legal ids; the first, ``<cell>``, has 0."""
+        """Nats of each id of a cell after its prompt, over legal ids and genes of the panel; the first, ``<cell>``, has 0."""
+        panel_G = None if panel is None else torch.from_numpy(np.asarray(panel)).to(self.device)
         whole = [np.concatenate([prompt, cell]) for prompt, cell in zip(prompts, continuations, strict=True)]
         lengths = [len(ids) for ids in whole]
         self._fits(max(lengths, default=0), "a sentence")
@@ -240,9 +246,8 @@ class TransformersEngine:
                 learnt[len(prompts[row]) + 1 :] = True
                 chunks = plan_chunks(legal_targets(whole[row], learnt, self.vocabulary), self.vocabulary)
                 states = states_BTD[place, : lengths[row]].float()
-                _, nats = legal_cross_entropy(
-                    states, self.output_VD.float(), torch.ones(len(states), device=self.device), chunks, self.vocabulary
-                )
+                ones = torch.ones(len(states), device=self.device)
+                _, nats = legal_cross_entropy(states, self.output_VD.float(), ones, chunks, self.vocabulary, panel_G=panel_G)
                 found[row] = np.concatenate([[0.0], nats[len(prompts[row]) : -1].double().cpu().numpy()])
             if on_cell:
                 on_cell(len(rows))

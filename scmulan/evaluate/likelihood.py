@@ -73,10 +73,10 @@ def _likelihood(
     kept: npt.NDArray[np.bool_],
     say: OnProgress,
 ) -> Likelihood:
-    """Nats of cells (C, V), of which only the genes ``kept`` (V,) have counts."""
+    """Nats of cells (C, V) under a panel of the genes ``kept`` (V,), which alone have counts."""
     cells, _ = csentence.thin_to_fit(cells, model.checkpoint.context - reserve(model))
     ids = csentence.encode(cells, model.vocabulary)
-    ready = dataclasses.replace(model.read(ground.held_out, reserve=reserve(model)), ids=ids, counts=cells)
+    ready = dataclasses.replace(model.read(ground.held_out, reserve=reserve(model)), ids=ids, counts=cells, panel=kept)
     nats = model.nats(ready, fields_of(model, ground.held_out), on_cell=counter(say, "likelihood", len(ids)))
     parts = _parts(model, cells, ids, nats)
     filled = np.asarray(train[:, kept].sum(1)).ravel() > 0

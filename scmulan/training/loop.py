@@ -10,13 +10,11 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 from accelerate import Accelerator
@@ -26,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from scmulan import __version__
-from scmulan.corpus.pack import Packing, Packs, counts_of, epoch_packs, training_tasks
+from scmulan.corpus.pack import Packing, Packs, counts_of, epoch_packs
 from scmulan.corpus.shards import CellRows, Corpus
 from scmulan.csentence import Vocabulary
 from scmulan.errors import CorpusError, EngineError
@@ -35,7 +33,10 @@ from scmulan.model import load_checkpoint, n_parameters, new_model, save_checkpo
 from scmulan.prompts import Prompts, SentenceWriter, load_prompts
 from scmulan.tokenizer import load_tokenizer, load_vocabulary, tokenizer_hash
 from scmulan.training import attention, checkpoints
-from scmulan.training.loss import Loss, loss_of_pack
+from scmulan.training.dropout import add_dropout
+from scmulan.training.held_out import evaluate
+from scmulan.training.loss import Loss, loss_of_pack, pack_loss
+from scmulan.training.optimizers import learning_rate_share, make_optimizers
 from scmulan.training.recipe import Recipe
 
 Say = Callable[[str], None]
@@ -93,104 +94,6 @@ class PackStream:
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
-@dataclass
-class HeldOut:
-    """Nats on held-out cells, unthinned where they fit, one sentence each."""
-
-    per_token: dict[str, float] = field(default_factory=dict)
-    per_sentence: dict[str, float] = field(default_factory=dict)
-
-    def line(self) -> str:
-        cell = self.per_sentence.get("generate/cell", float("nan"))
-        labels = [
-            f"{name.split('/')[1]} {value:.2f}"
-            for name, value in self.per_sentence.items()
-            if name.startswith("annotate/") and name.split("/")[1] != "cell"
-        ]
-        return f"held out: {cell:,.0f} nats a cell given its fields; annotate {', '.join(labels)} nats a label"
-
-
-def pack_loss(
-    body: torch.nn.Module,
-    output_VD: torch.Tensor,
-    packs: Packs,
-    place: int,
-    writer: SentenceWriter,
-    weights: npt.NDArray[np.float32],
-    loss_of: Loss = loss_of_pack,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weighted sum of nats of one pack, the nats and the part of each predicted id; (), (T,), (T,)."""
-    ids, parts, bounds = packs.ids[place].astype(np.int64), packs.parts[place], packs.bounds[place].tolist()
-    if bounds[-1] < len(ids):
-        bounds = [*bounds, len(ids)]
-    positions = np.concatenate([np.arange(last - first) for first, last in pairwise(bounds)])
-    device = output_VD.device
-    hidden_TD = (
-        body(
-            input_ids=torch.from_numpy(ids)[None].to(device),
-            position_ids=torch.from_numpy(positions)[None].to(device),
-            bounds=torch.tensor(bounds),
-            use_cache=False,
-        )
-        .last_hidden_state[0]
-        .float()
-    )
-    predicted = np.append(parts[1:], 0)
-    weights_T = torch.from_numpy(weights[predicted]).to(device)
-    loss, nats_T = loss_of(hidden_TD, output_VD, weights_T, ids, parts > 0, writer.vocabulary)
-    return loss, nats_T, torch.from_numpy(predicted.astype(np.int64))
-
-
-def evaluate(body: torch.nn.Module, output_VD: torch.Tensor, packs: Packs, writer: SentenceWriter, loss_of: Loss = loss_of_pack) -> HeldOut:
-    """Nats per token and per sentence of every task and part."""
-    names, tasks = writer.prompts.parts, training_tasks(writer)
-    sums = np.zeros((len(tasks), len(names)))
-    tokens, sentences = np.zeros_like(sums), np.zeros_like(sums)
-    body.eval()
-    with torch.no_grad():
-        for place in range(len(packs)):
-            _, nats_T, _ = pack_loss(body, output_VD, packs, place, writer, np.ones(len(names), np.float32), loss_of)
-            nats, parts = nats_T.cpu().numpy(), np.append(packs.parts[place][1:], 0)
-            bounds = packs.bounds[place]
-            for task, first, last in zip(packs.tasks[place], bounds[:-1], bounds[1:], strict=True):
-                inside = parts[first : last - 1]
-                sums[task] += np.bincount(inside, nats[first : last - 1], len(names))
-                count = np.bincount(inside, minlength=len(names))
-                tokens[task] += count
-                sentences[task] += count > 0
-    body.train()
-    held = HeldOut()
-    for code, task in enumerate(tasks):
-        for part, name in enumerate(names[1:], 1):
-            if tokens[code, part]:
-                held.per_token[f"{task.name}/{name}"] = float(sums[code, part] / tokens[code, part])
-                held.per_sentence[f"{task.name}/{name}"] = float(sums[code, part] / sentences[code, part])
-        whole = sums[code, 1:4].sum() / max(sentences[code, 1:4].max(), 1)
-        if whole:
-            held.per_sentence[f"{task.name}/cell"] = float(whole)
-    return held
-
-
-def make_optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices and AdamW for the rest, or AdamW for all."""
-    settings = recipe.optimizer
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name]
-    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "layers." in name)]
-    if settings.matrix_lr == 0:
-        return [torch.optim.AdamW([*matrices, *others], lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay)]
-    muon = torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.AdamW(others, lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay)]
-
-
-def learning_rate_share(step: int, recipe: Recipe) -> float:
-    """Share of the full learning rate at a step: linear rise, level, linear fall."""
-    settings = recipe.optimizer
-    rise = min(1.0, (step + 1) / max(settings.warmup, 1))
-    fall_from = settings.stable * recipe.steps
-    fallen = max(0.0, step - fall_from) / max(recipe.steps - fall_from, 1)
-    return rise * (1 - fallen * (1 - settings.last))
-
-
 def pretrain(
     recipe: Recipe, corpus_folder: str | Path, *, say: Say = print, log_with: str | None = "tensorboard", stop_after: int | None = None
 ) -> Path:
@@ -240,14 +143,10 @@ class Run:
         self._open_data()
 
     def _prepare_model(self) -> None:
-        if self.recipe.model.start is not None:
-            lm = self._model_to_go_on_from(self.recipe.model.start)
-        else:
-            lm = new_model(self.recipe.model.preset, self.vocabulary, context=self.recipe.packing.context, seed=self.recipe.seed)
-        if self.recipe.model.start is None and self.recipe.model.gene_start == "detection":
-            detection_G = np.asarray((self.train_data.counts > 0).mean(axis=0)).ravel()
-            start_genes_by_detection(lm, self.vocabulary, detection_G)
+        settings = self.recipe.model
+        lm = self._new_model() if settings.start is None else self._model_to_go_on_from(settings.start)
         lm.set_attn_implementation(attention.PACKED)
+        add_dropout(lm, settings.dropout)
         self.lm = lm
         body = torch.compile(lm.model) if self.recipe.compile else lm.model
         self.optimizers = make_optimizers(lm, self.recipe)
@@ -255,6 +154,14 @@ class Run:
         self.prepared = prepared
         self.output_VD: torch.Tensor = lm.get_output_embeddings().weight
         self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+
+    def _new_model(self) -> PreTrainedModel:
+        settings = self.recipe.model
+        lm = new_model(settings.preset, self.vocabulary, context=self.recipe.packing.context, seed=self.recipe.seed)
+        if settings.gene_start == "detection":
+            detection_G = np.asarray((self.train_data.counts > 0).mean(axis=0)).ravel()
+            start_genes_by_detection(lm, self.vocabulary, detection_G)
+        return lm
 
     def _model_to_go_on_from(self, name: str) -> PreTrainedModel:
         """The model of a folder, to be trained further on this corpus."""
@@ -361,6 +268,7 @@ class Run:
 
     def _step(self) -> dict[str, Any]:
         began = time.perf_counter()
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.cursor.step)  # so that a resumed run drops out the same
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * learning_rate_share(self.cursor.step, self.recipe)
@@ -418,7 +326,7 @@ class Run:
             "format": 1,
             "scmulan": __version__,
             "parameters": n_parameters(self.lm),
-            "context": self.recipe.packing.context,
+            "context": int(self.lm.config.max_position_embeddings),
             "steps": self.cursor.step + self.start_card.get("steps", 0),
             "tokens": self.cursor.tokens + self.start_card.get("tokens", 0),
             "sources": sources,

@@ -17,8 +17,10 @@ import numpy.typing as npt
 import torch
 
 from scmulan.automaton import LegalTargets, legal_targets
+from scmulan.corpus.pack import Packs
 from scmulan.csentence import N_DEPTHS, Ids, Vocabulary
 from scmulan.hazard import OFFSET
+from scmulan.prompts import SentenceWriter
 
 CHUNK = 256
 CHUNK_COST = 20_000
@@ -180,11 +182,13 @@ def _softmax_nats(logits: torch.Tensor, chunk: SoftmaxChunk) -> torch.Tensor:
     return nats
 
 
-def _hazard_nats(logits: torch.Tensor, chunk: HazardChunk) -> torch.Tensor:
+def _hazard_nats(logits: torch.Tensor, chunk: HazardChunk, panel_G: torch.Tensor | None) -> torch.Tensor:
     """Nats of each row's gene, or of passing by all; the logits become the slopes of them."""
     logits.sub_(OFFSET)
     column = torch.arange(logits.shape[1], device=logits.device)
     illegal = column <= chunk.after[:, None]
+    if panel_G is not None:
+        illegal |= ~panel_G[chunk.first : chunk.last]
     illegal[chunk.banned_row, chunk.banned] = True
     logits.masked_fill_(illegal, -torch.inf)
     passed = torch.nn.functional.softplus(logits)
@@ -217,6 +221,7 @@ class LegalCrossEntropy(torch.autograd.Function):
         chunks: list[Chunk],
         first_gene: int,
         dtype: torch.dtype,
+        panel_G: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         nats_T = torch.zeros(len(hidden_TD), dtype=torch.float32, device=hidden_TD.device)
@@ -228,7 +233,7 @@ class LegalCrossEntropy(torch.autograd.Function):
             spans = ((first_gene + chunk.first, first_gene + chunk.last),) if isinstance(chunk, HazardChunk) else chunk.spans
             rows_ND = hidden[chunk.at]
             logits = torch.cat([rows_ND @ weight[first:last].T for first, last in spans], dim=1).float()
-            nats_T[chunk.at] += _hazard_nats(logits, chunk) if isinstance(chunk, HazardChunk) else _softmax_nats(logits, chunk)
+            nats_T[chunk.at] += _hazard_nats(logits, chunk, panel_G) if isinstance(chunk, HazardChunk) else _softmax_nats(logits, chunk)
             if grad_hidden is None or grad_weight is None:
                 continue
             logits.mul_(weights_T[chunk.at][:, None])
@@ -246,7 +251,7 @@ class LegalCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_sum: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return (grad_hidden * grad_sum).to(ctx.dtypes[0]), (grad_weight * grad_sum).to(ctx.dtypes[1]), None, None, None, None
+        return (grad_hidden * grad_sum).to(ctx.dtypes[0]), (grad_weight * grad_sum).to(ctx.dtypes[1]), None, None, None, None, None
 
 
 def legal_cross_entropy(
@@ -256,6 +261,7 @@ def legal_cross_entropy(
     chunks: list[Chunk],
     vocabulary: Vocabulary,
     dtype: torch.dtype = torch.float32,
+    panel_G: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy over legal ids.
 
@@ -267,13 +273,15 @@ def legal_cross_entropy(
         Weight of the id predicted at each position.
     chunks : from ``plan_chunks``
     dtype : of the matrix products; all else is float32
+    panel_G : (n_genes,) bool, optional
+        Genes that may stand in a cell; all when not given. No gene of the cells may be outside it.
 
     Returns
     -------
     loss : weighted sum, in nats
     nats_T : (T,) float32, nats of the id predicted at each position, 0 where none is; carries no gradient
     """
-    loss, nats_T = LegalCrossEntropy.apply(hidden_TD, weight_VD, weights_T, chunks, vocabulary.first_gene, dtype)  # type: ignore[no-untyped-call]
+    loss, nats_T = LegalCrossEntropy.apply(hidden_TD, weight_VD, weights_T, chunks, vocabulary.first_gene, dtype, panel_G)  # type: ignore[no-untyped-call]
     return loss, nats_T
 
 
@@ -282,3 +290,34 @@ def loss_of_pack(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``legal_cross_entropy`` of a pack's learnt ids, as ``Loss`` says."""
     return legal_cross_entropy(hidden_TD, output_VD, weights_T, plan_chunks(legal_targets(ids, is_learnt, v), v), v)
+
+
+def pack_loss(
+    body: torch.nn.Module,
+    output_VD: torch.Tensor,
+    packs: Packs,
+    place: int,
+    writer: SentenceWriter,
+    weights: npt.NDArray[np.float32],
+    loss_of: Loss = loss_of_pack,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weighted sum of nats of one pack, the nats and the part of each predicted id; (), (T,), (T,)."""
+    ids, parts, bounds = packs.ids[place].astype(np.int64), packs.parts[place], packs.bounds[place].tolist()
+    if bounds[-1] < len(ids):
+        bounds = [*bounds, len(ids)]
+    positions = np.concatenate([np.arange(last - first) for first, last in pairwise(bounds)])
+    device = output_VD.device
+    hidden_TD = (
+        body(
+            input_ids=torch.from_numpy(ids)[None].to(device),
+            position_ids=torch.from_numpy(positions)[None].to(device),
+            bounds=torch.tensor(bounds),
+            use_cache=False,
+        )
+        .last_hidden_state[0]
+        .float()
+    )
+    predicted = np.append(parts[1:], 0)
+    weights_T = torch.from_numpy(weights[predicted]).to(device)
+    loss, nats_T = loss_of(hidden_TD, output_VD, weights_T, ids, parts > 0, writer.vocabulary)
+    return loss, nats_T, torch.from_numpy(predicted.astype(np.int64))

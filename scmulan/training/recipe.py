@@ -24,13 +24,17 @@ class ModelRecipe:
     start : a model folder to go on from, with fresh optimizers; its tokenizer has to be the corpus's
     preset : a name of ``scmulan.model.PRESETS``, from scratch, where there is no ``start``
     gene_start : how gene embeddings begin: ``detection`` (Fourier features of cumulative detection) or ``random``
+    dropout : share of the embeddings and of what each layer adds that is dropped in training
     """
 
     start: str | None = None
     preset: str = "demo"
     gene_start: str = "detection"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise RecipeError(f"model.dropout {self.dropout}: needed a share from 0 to less than 1")
         if self.gene_start not in ("detection", "random"):
             raise RecipeError(f"model.gene_start {self.gene_start!r}: needed detection or random")
 

@@ -1,0 +1,54 @@
+"""The command line: results on stdout, progress on stderr, ``--json`` for machines, one clear line for an error.
+
+Each command reads its arguments, calls one function of the library, and prints. Heavy imports wait until a command needs them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from scmulan import __version__
+from scmulan.cli import cells, measuring, training, writing
+from scmulan.errors import ScmulanError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="scmulan: a generative language model system for single cells.",
+)
+tokenizer_app = typer.Typer(no_args_is_help=True, help="Build tokenizers.")
+corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect corpora.")
+
+ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.describe)
+WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, measuring.demo, measuring.bench)
+
+for command in (*ABOUT_CELLS, *WRITING, training.pretrain, *MEASURING):
+    app.command()(command)
+tokenizer_app.command("build")(training.tokenizer_build)
+corpus_app.command("build")(training.corpus_build)
+corpus_app.command("inspect")(training.corpus_inspect)
+app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(corpus_app, name="corpus")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: an error made on purpose, or of the disk, is one line on stderr and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except ScmulanError as error:
+        print(f"scmulan: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"scmulan: {error.filename or 'the disk'}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,5 @@
+"""``python -m scmulan.cli``."""
+
+from scmulan.cli import main
+
+main()

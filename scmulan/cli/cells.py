@@ -1,0 +1,141 @@
+"""Commands that answer about the cells of a file: check, annotate, embed, locate and describe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scmulan.cli.terminal import (
+    AsJson,
+    Device,
+    FieldMap,
+    Input,
+    ModelName,
+    Organism,
+    Output,
+    Seed,
+    check_writable,
+    open_model,
+    pairs,
+    progress,
+    read_cells,
+    shares,
+    show,
+    write_cells,
+)
+
+MaybeOutput = Annotated[Path | None, typer.Option("-o", "--output", help="File to write, with the answers in obs.")]
+
+
+def check(source: Input, field: FieldMap = None, organism: Organism = None, as_json: AsJson = False) -> None:
+    """Say what is in a file, what would be done with it, and how to mend what is wrong."""
+    from scmulan.cells import check as check_cells
+
+    report = check_cells(source, fields=pairs(field, "--field"), organism=organism)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False, default=str))
+    else:
+        print(report.to_text())
+    if report.verdict == "problem":
+        raise typer.Exit(1)
+
+
+def annotate(
+    source: Input,
+    output: Output,
+    labels: Annotated[str | None, typer.Option(help="Labels to choose from: separated by ';', or a file with one a line.")] = None,
+    threshold: Annotated[float, typer.Option(help="Below this probability a cell stays unassigned.")] = 0.0,
+    cluster: Annotated[str | None, typer.Option(help="Column of obs; each cluster also gets its majority label.")] = None,
+    by: Annotated[str, typer.Option(help="answer; or both, which weighs in the likelihood of the cell and takes longer.")] = "answer",
+    field: FieldMap = None,
+    organism: Organism = None,
+    model: ModelName = "demo",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write cell types with probabilities into a copy of the file."""
+    check_writable(output)
+    adata, fields = read_cells(source, field, organism)
+    opened = open_model(model, device)
+    with progress("annotate", adata.n_obs) as done:
+        opened.annotate(adata, labels=_labels(labels), threshold=threshold, cluster=cluster, by=by, fields=fields, on_cell=done)
+    write_cells(adata, output)
+    kinds = shares(adata.obs["scmulan_cell_type"])
+    mean = round(float(adata.obs["scmulan_cell_type_probability"].mean()), 4)
+    if as_json:
+        print(json.dumps({"cells": adata.n_obs, "mean_probability": mean, "cell_types": kinds, "output": str(output)}, ensure_ascii=False))
+    else:
+        show({**kinds, "": "", "cells": adata.n_obs, "mean probability": mean, "written to": str(output)}, False)
+
+
+def _labels(given: str | None) -> list[str] | None:
+    if given is None:
+        return None
+    is_file = ";" not in given and len(given) < 256 and Path(given).is_file()
+    text = Path(given).read_text() if is_file else given.replace(";", "\n")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def embed(
+    source: Input,
+    output: Output,
+    model: ModelName = "demo",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    organism: Organism = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the embedding of each cell into a copy of the file: obsm["X_scmulan"]."""
+    check_writable(output)
+    adata, _ = read_cells(source, None, organism)
+    opened = open_model(model, device)
+    with progress("embed", adata.n_obs) as done:
+        states = opened.embed(adata, on_cell=done)
+    write_cells(adata, output)
+    show({"cells": states.shape[0], "dimensions": states.shape[1], "output": str(output)}, as_json)
+
+
+def locate(
+    source: Input,
+    output: MaybeOutput = None,
+    model: ModelName = "demo",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    organism: Organism = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the organ of each cell from the cell alone."""
+    check_writable(output)
+    adata, _ = read_cells(source, None, organism)
+    opened = open_model(model, device)
+    with progress("locate", adata.n_obs) as done:
+        opened.locate(adata, on_cell=done)
+    if output:
+        write_cells(adata, output)
+    organs = shares(adata.obs["scmulan_organ"])
+    show({"organs": organs, "cells": adata.n_obs, "output": str(output)} if as_json else organs, as_json, "organ: cells")
+
+
+def describe(
+    source: Input,
+    output: MaybeOutput = None,
+    model: ModelName = "demo",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    organism: Organism = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell every field of each cell from the cell alone."""
+    check_writable(output)
+    adata, _ = read_cells(source, None, organism)
+    opened = open_model(model, device)
+    with progress("describe", adata.n_obs) as done:
+        tables = opened.describe(adata, on_cell=done)
+    if output:
+        write_cells(adata, output)
+    said = {name: shares(adata.obs[f"scmulan_{name}"]) for name in tables}
+    show(said if as_json else {name: ", ".join(f"{k} {v}" for k, v in list(counts.items())[:4]) for name, counts in said.items()}, as_json)

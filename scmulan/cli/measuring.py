@@ -1,0 +1,74 @@
+"""Commands that measure and show: evaluate, demo and bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scmulan.cli.terminal import AsJson, Device, ModelName, Seed, err, open_model, out, show
+
+
+def evaluate(
+    held_out: Annotated[list[Path], typer.Argument(metavar="TEST.h5ad...", help="Held-out cells with their true labels.")],
+    train: Annotated[
+        list[Path], typer.Option("--train", help="Training cells, for the baselines; may be the same file when obs has a split.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for evaluation.html and evaluation.json.")],
+    section: Annotated[
+        list[str] | None, typer.Option("--section", help="annotation, generation or likelihood; repeatable; all when not given.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Generate this often, with seed, seed + 1 ...")] = 1,
+    most_cells: Annotated[int | None, typer.Option(help="Measure on at most so many held-out cells, drawn evenly over types.")] = None,
+    model: ModelName = "demo",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on held-out cells, each figure beside its baselines."""
+    from scmulan import evaluate as evaluation
+
+    with evaluation.bars() as shown:
+        result = evaluation.evaluate_files(
+            open_model(model, device), held_out, train, seed=seed, sections=section, seeds=seeds, most_cells=most_cells, on_progress=shown
+        )
+    paths = evaluation.write(result, output)
+    if as_json:
+        print(Path(paths["json"]).read_text())
+    else:
+        out.print(evaluation.to_text(result))
+        out.print(f"written to {paths['html']}")
+
+
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
+    model: ModelName = "demo",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what scmulan does, on the embedded model and cells: annotated and generated cells, pictures, one report."""
+    from scmulan.demo import run
+
+    summary = run(output, model=model, device=device, seed=seed, say=err.print)
+    if as_json:
+        print(json.dumps(summary, indent=1, ensure_ascii=False, default=str))
+
+
+def bench(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="speed, roundtrip, sampling, invariance, sentence or kill.")],
+    model: ModelName = "demo",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    data: Annotated[Path | None, typer.Option(help="Folder of h5ad files to measure on; the embedded cells when not given.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Size of the measurement; see docs/benchmarks.md.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="sentence: the trials to run, by name; repeatable. All when not given.")] = None,
+) -> None:
+    """Measure speed, memory and exactness; every figure of docs/benchmarks.md comes from here."""
+    from scmulan.bench import run
+
+    result = run(what, model=model, device=device, seed=seed, data=data, n=n, only=only or (), say=err.print)
+    show(result, as_json, what)

@@ -1,0 +1,94 @@
+"""What the commands share: their common options, a progress bar, and how results are printed and files read and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from scmulan.errors import PromptError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scmulan.cells import AnnData
+    from scmulan.tasks import Model
+
+out, err = Console(soft_wrap=True), Console(stderr=True)
+
+Input = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="File of cells.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
+ModelName = Annotated[str, typer.Option("--model", help="Model folder, or 'demo' for the embedded one.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+FieldMap = Annotated[list[str] | None, typer.Option("--field", help="Column of obs for a field, as organ=tissue; repeatable.")]
+Organism = Annotated[str | None, typer.Option("--organism", help="Species, when the file does not say it or says it wrong.")]
+
+
+@contextmanager
+def progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr that is told of cells done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        bar = progress.add_task(text, total=total)
+        yield lambda n: progress.advance(bar, n)
+
+
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """``["organ=tissue"]`` as a dict; PromptError when one has no ``=``."""
+    pairs = {}
+    for text in given or []:
+        key, sign, value = text.partition("=")
+        if not sign or not key or not value:
+            raise PromptError(f"{option} {text!r}: needed NAME=VALUE")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
+    if as_json:
+        print(json.dumps(result, indent=1, ensure_ascii=False, default=str))
+        return
+    table = Table(title=title or None, show_header=False, box=None, pad_edge=False)
+    for key, value in result.items():
+        table.add_row(key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+    out.print(table)
+
+
+def open_model(name: str, device: str) -> Model:
+    from scmulan.tasks import load
+
+    return load(name, device=device)
+
+
+def read_cells(path: Path, fields: list[str] | None, organism: str | None) -> tuple[AnnData, dict[str, str]]:
+    from scmulan.cells import read_h5ad
+
+    adata = read_h5ad(path)
+    if organism is not None:
+        adata.obs["organism"] = organism
+    return adata, pairs(fields, "--field")
+
+
+def check_writable(output: Path | None) -> None:
+    """Say before the work, not after it, that its result would have no place."""
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise PromptError(f"{output}: " + ("a folder; name a file" if output.is_dir() else f"no folder {output.parent}; make it first"))
+
+
+def write_cells(adata: AnnData, output: Path) -> None:
+    from scmulan.cells import write_h5ad
+
+    write_h5ad(adata, output)
+
+
+def shares(column: pd.Series) -> dict[str, int]:
+    return {str(name): int(count) for name, count in column.astype(str).value_counts().items() if count}
