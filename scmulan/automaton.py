@@ -114,43 +114,55 @@ class CellAutomaton:
     Parameters
     ----------
     vocabulary : Vocabulary
-    panel : (n_genes,) bool tensor, optional
-        Genes that may appear; all when not given.
-    forced : pairs (gene column, level id)
-        Genes that every cell holds, each at its level and at no other.
+    device : where the logits are
     """
 
     DEPTH, FIRST_LEVEL, GENE, ANY, DONE, EMPTY = range(6)
+    OF_ROWS = ("phase", "last_gene", "level", "n_open", "next_forced", "n_forced", "forced_column", "forced_level")
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        panel: torch.Tensor | None = None,
-        device: torch.device | str = "cpu",
-        *,
-        forced: Sequence[tuple[int, int]] = (),
-    ):
+    def __init__(self, vocabulary: Vocabulary, device: torch.device | str = "cpu"):
         self.vocabulary, self.device = vocabulary, torch.device(device)
-        open_genes = torch.ones(vocabulary.n_genes, dtype=torch.bool) if panel is None else panel.bool().clone()
-        if not bool(open_genes.any()):
-            raise SentenceError("the panel allows no gene of this model's vocabulary; needed at least one")
-        self.forced = sorted(forced, key=lambda pair: (pair[1], pair[0]))
-        for column, _ in self.forced:
-            open_genes[column] = False
-        self.panel = open_genes.to(self.device)
-        self.forced_column = torch.tensor([column for column, _ in self.forced], dtype=torch.long, device=self.device)
-        self.forced_level = torch.tensor([level for _, level in self.forced], dtype=torch.long, device=self.device)
         self._columns = torch.arange(vocabulary.n_genes, device=self.device)
         self._levels = torch.arange(vocabulary.first_level, vocabulary.end_of_cell, device=self.device)
 
-    def begin(self, n_rows: int) -> None:
-        """Every row has just read ``<cell>``."""
-        self.phase = torch.zeros(n_rows, dtype=torch.long, device=self.device)
-        self.last_gene = torch.full((n_rows,), -1, dtype=torch.long, device=self.device)
-        self.level = torch.full((n_rows,), self.vocabulary.first_level - 1, dtype=torch.long, device=self.device)
-        self.open_BG = self.panel.repeat(n_rows, 1)
+    def begin(self, n_rows: int, *, panel: torch.Tensor | None = None, forced: Sequence[Sequence[tuple[int, int]]] = ()) -> None:
+        """Every row has just read ``<cell>``.
+
+        Parameters
+        ----------
+        panel : (n_genes,) or (B, n_genes) bool tensor, optional
+            Genes that may appear, in all rows or in each; all when not given.
+        forced : B lists of pairs (gene column, level id), or nothing
+            Genes that each row's cell holds, each at its level and at no other.
+        """
+        v, device = self.vocabulary, self.device
+        self.phase = torch.zeros(n_rows, dtype=torch.long, device=device)
+        self.last_gene = torch.full((n_rows,), -1, dtype=torch.long, device=device)
+        self.level = torch.full((n_rows,), v.first_level - 1, dtype=torch.long, device=device)
+        open_genes = torch.ones(v.n_genes, dtype=torch.bool) if panel is None else panel.bool()
+        self.open_BG = open_genes.to(device).expand(n_rows, -1).clone()
+        if n_rows and not bool(self.open_BG.any(1).all()):
+            raise SentenceError("the panel allows no gene of this model's vocabulary; needed at least one")
+        self._force(forced or [()] * n_rows)
         self.n_open = self.open_BG.sum(1)
-        self.next_forced = torch.zeros(n_rows, dtype=torch.long, device=self.device)
+
+    def _force(self, forced: Sequence[Sequence[tuple[int, int]]]) -> None:
+        """The genes that rows wait for, in the order of the sentence; (B, most of any row)."""
+        n_rows, most, device = len(forced), max((len(pairs) for pairs in forced), default=0), self.device
+        self.n_forced = torch.tensor([len(pairs) for pairs in forced], dtype=torch.long, device=device)
+        self.next_forced = torch.zeros(n_rows, dtype=torch.long, device=device)
+        self.forced_column = torch.zeros(n_rows, most, dtype=torch.long, device=device)
+        self.forced_level = torch.zeros(n_rows, most, dtype=torch.long, device=device)
+        for row, pairs in enumerate(forced):
+            for place, (column, level) in enumerate(sorted(pairs, key=lambda pair: (pair[1], pair[0]))):
+                self.forced_column[row, place], self.forced_level[row, place] = column, level
+                self.open_BG[row, column] = False
+
+    def _awaited(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Whether each row still waits for a forced gene, its column and its level; (B,) each."""
+        which_B1 = self.next_forced.clamp(max=self.forced_column.shape[1] - 1)[:, None]
+        column, level = (forced.gather(1, which_B1).squeeze(1) for forced in (self.forced_column, self.forced_level))
+        return self.next_forced < self.n_forced, column, level
 
     def legal(self, left: int | torch.Tensor | None = None) -> torch.Tensor:
         """Legal next ids; shape (B, vocabulary.size), bool. Rows that are done may only take ``<pad>``.
@@ -162,8 +174,7 @@ class CellAutomaton:
         is_any, is_gene_next = phase == self.ANY, phase == self.GENE
         mask_BV = torch.zeros(len(self.phase), v.size, dtype=torch.bool, device=self.device)
         mask_BV[:, v.first_depth : v.first_depth + N_DEPTHS] = phase == self.DEPTH
-        if self.forced:
-            mask_BV[:, v.first_depth] = False
+        mask_BV[:, v.first_depth] &= self.n_forced == 0
         genes = mask_BV[:, v.first_gene : v.last_gene]
         torch.logical_and(self.open_BG, self._columns > self.last_gene[:, None], out=genes)
         genes &= is_gene_next | is_any
@@ -172,7 +183,7 @@ class CellAutomaton:
         )
         mask_BV[:, v.end_of_cell] = (self.phase == self.ANY) | (self.phase == self.EMPTY)
         mask_BV[:, v.pad] = self.phase == self.DONE
-        if self.forced:
+        if self.forced_column.shape[1]:
             self._hold_to_forced(mask_BV)
         if left is not None:
             left_B1 = torch.as_tensor(left, device=self.device).expand(len(self.phase))[:, None]
@@ -185,20 +196,18 @@ class CellAutomaton:
         """Some rows that have passed by the genes before ``first_column``, of a vocabulary without those; to ask it for ``legal`` alone."""
         part = copy.copy(self)
         part.vocabulary, part._columns = vocabulary, self._columns[: vocabulary.n_genes]
-        part.phase, part.level, part.n_open, part.next_forced = (
-            state[rows] for state in (self.phase, self.level, self.n_open, self.next_forced)
-        )
-        part.last_gene = self.last_gene[rows] - first_column
         part.open_BG = self.open_BG[rows, first_column:]
-        part.forced_column = self.forced_column - first_column
+        for name in self.OF_ROWS:
+            setattr(part, name, getattr(self, name)[rows])
+        part.last_gene -= first_column
+        part.forced_column -= first_column
         return part
 
     def _hold_to_forced(self, mask_BV: torch.Tensor) -> None:
         """Do not let a row pass by the next gene it must hold."""
         v = self.vocabulary
-        waits = (self.next_forced < len(self.forced)) & (self.phase != self.DONE) & (self.phase != self.DEPTH)
-        which = self.next_forced.clamp(max=len(self.forced) - 1)
-        column, level = self.forced_column[which], self.forced_level[which]
+        waits, column, level = self._awaited()
+        waits &= (self.phase != self.DONE) & (self.phase != self.DEPTH)
         here = waits & (self.level == level)
         mask_BV[:, v.end_of_cell] &= ~waits
         mask_BV[:, v.first_level : v.end_of_cell] &= ~(waits[:, None] & ((self._levels > level[:, None]) | here[:, None]))
@@ -218,15 +227,9 @@ class CellAutomaton:
         rows = torch.arange(len(ids_B), device=self.device)
         self.n_open -= (self.open_BG[rows, column] & is_gene).long()
         self.open_BG[rows, column] &= ~is_gene
-        if self.forced:
-            which = self.next_forced.clamp(max=len(self.forced) - 1)
-            hit = (
-                is_gene
-                & (self.next_forced < len(self.forced))
-                & (self.forced_column[which] == column)
-                & (self.forced_level[which] == self.level)
-            )
-            self.next_forced += hit.long()
+        if self.forced_column.shape[1]:
+            waits, awaited, level = self._awaited()
+            self.next_forced += (is_gene & waits & (awaited == column) & (level == self.level)).long()
         self.last_gene = torch.where(is_gene, column, torch.where(is_level, -1, self.last_gene))
         self.level = torch.where(is_level, ids_B, self.level)
         after_depth = torch.where(ids_B == v.first_depth, self.EMPTY, self.FIRST_LEVEL)
@@ -241,5 +244,5 @@ class CellAutomaton:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with some rows only."""
-        for name in ("phase", "last_gene", "level", "open_BG", "n_open", "next_forced"):
+        for name in ("open_BG", *self.OF_ROWS):
             setattr(self, name, getattr(self, name)[rows])

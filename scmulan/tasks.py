@@ -36,6 +36,7 @@ from scmulan.prompts import Prompts, SentenceWriter, load_prompts
 UNASSIGNED = "unassigned"
 GIVEN_TO_ANNOTATE = ("organism", "assay", "organ")
 ABSENT = "none"
+DEFAULT_ORGANISM = "Homo sapiens"
 BY = ("answer", "both")
 SURE, POSSIBLE = 0.98, 0.01
 """Of ``annotate(by="both")``: a cell with a label of at least ``SURE`` is left as it is; labels below ``POSSIBLE`` keep their share."""
@@ -150,7 +151,7 @@ class Model:
         """
         rows = self.rows_for(n, fields, seed)
         sampling = Sampling(temperature=temperature, top_p=top_p, least_hazard=least_hazard, seed=seed)
-        return self._write(rows, [None] * n, {}, "generate", sampling, depth, naming, on_cell)
+        return self._write(rows, {}, "generate", sampling, depth, naming, on_cell)
 
     def complete(
         self,
@@ -175,13 +176,10 @@ class Model:
         if not genes:
             raise PromptError("no gene given; needed at least one, for example --gene GATA1=8")
         organism = fields.get("organism")
-        forced = self._gene_levels(genes, canonical("organism", organism).value if organism else None)
-        columns, levels = np.array([column for column, _ in forced.values()]), np.array([level for _, level in forced.values()])
-        prompt_genes = self.writer.genes_ids(columns, levels)
-        pairs = {column: int(self.vocabulary.level_id(level)) for column, level in forced.values()}
+        around = self.around(genes, canonical("organism", organism).value if organism else None)
         rows = self.rows_for(n, fields, seed)
         sampling = Sampling(temperature=temperature, top_p=top_p, least_hazard=least_hazard, seed=seed)
-        return self._write(rows, [prompt_genes] * n, pairs, "complete", sampling, depth, naming, on_cell)
+        return self._write(rows, around, "complete", sampling, depth, naming, on_cell)
 
     def rows_for(self, n: int, fields: Mapping[str, str | None], seed: int) -> list[dict[str, str]]:
         """Fields of n cells to write: those given, the others drawn from what was seen together with them."""
@@ -193,8 +191,9 @@ class Model:
         given = {name: self.seen.known(name, value) for name, value in fields.items() if value}
         return self.seen.matching(given).draw(n, np.random.default_rng([seed, 7]))
 
-    def _gene_levels(self, genes: Mapping[str, int], organism: str | None) -> dict[str, tuple[int, int]]:
-        found: dict[str, tuple[int, int]] = {}
+    def around(self, genes: Mapping[str, int], organism: str | None = None) -> dict[int, int]:
+        """Level by vocabulary column of the genes that a cell is to be written around, from counts by any gene name."""
+        found: dict[int, int] = {}
         for name, count in genes.items():
             row = int(self.table.resolve([name], organism).index[0])
             if row < 0:
@@ -206,49 +205,77 @@ class Model:
                 )
             if int(count) != count or count < 1:
                 raise PromptError(f"gene {name}={count}: needed a whole count of 1 or more")
-            if symbol in found:
+            column = self.vocabulary.column_of[symbol]
+            if column in found:
                 twice = [other for other in genes if self.table.symbols[self.table.resolve([other], organism).index[0]] == symbol]
                 raise PromptError(f"{twice[0]!r} and {name!r} are one gene, {symbol}; give each gene once")
-            found[symbol] = (self.vocabulary.column_of[symbol], int(csentence.level_of([int(count)])[0]))
+            found[column] = int(csentence.level_of([int(count)])[0])
         return found
+
+    def write_counts(
+        self,
+        rows: Sequence[Mapping[str, str | None]],
+        sampling: Sampling,
+        *,
+        around: Sequence[Mapping[int, int]] | None = None,
+        depths: npt.ArrayLike | None = None,
+        on_cell: Advance | None = None,
+    ) -> sp.csr_matrix:
+        """One cell for each prompt; fields that a prompt lacks stay open.
+
+        Parameters
+        ----------
+        rows : (C,) fields of the prompts
+        around : (C,) the genes that each cell is written around, as from ``Model.around``; an empty one for none
+        depths : (C,) counts to aim at, within half an octave; drawn by the model when not given
+
+        Returns
+        -------
+        CSR (C, vocabulary genes), int32 counts
+        """
+        v, depth_ids = self.vocabulary, None if depths is None else self.vocabulary.first_depth + csentence.depth_of(depths)
+        panels = {name: self._panel(name) for name in {row.get("organism") or DEFAULT_ORGANISM for row in rows}}
+        requests = []
+        for number, row in enumerate(rows):
+            genes = around[number] if around else {}
+            named = self.writer.genes_ids(list(genes), list(genes.values())) if genes else None
+            request = CellRequest(
+                prompt=self.writer.prompt("complete" if genes else "generate", row, genes=named),
+                row=number,
+                depth=None if depth_ids is None else int(depth_ids[number]),
+                panel=panels[row.get("organism") or DEFAULT_ORGANISM],
+                forced=tuple((column, int(v.level_id(level))) for column, level in genes.items()),
+            )
+            requests.append(request)
+        written = self.engine.generate(requests, sampling, on_cell=on_cell)
+        return csentence.decode_many(written, v, np.random.default_rng([sampling.seed, 11]))
 
     def _write(
         self,
         rows: Sequence[Mapping[str, str]],
-        genes: Sequence[Ids | None],
-        forced: Mapping[int, int],
+        around: Mapping[int, int],
         task: str,
         sampling: Sampling,
         depth: int | None,
         naming: str,
         on_cell: Advance | None,
     ) -> AnnData:
-        """Ask the engine for one cell a row and bring them back as AnnData."""
+        """Cells of some fields around some genes as AnnData."""
         if depth is not None and depth < 1:
             raise PromptError(f"depth {depth}: needed at least 1 count a cell")
-        depth_id = None if depth is None else self.vocabulary.first_depth + int(csentence.depth_of(depth))
-        cells: list[Ids] = [np.zeros(0, np.int64)] * len(rows)
-        organisms = [row.get("organism", "Homo sapiens") for row in rows]
-        for organism in dict.fromkeys(organisms):
-            members = [number for number, name in enumerate(organisms) if name == organism]
-            requests = [CellRequest(prompt=self.writer.prompt(task, rows[m], genes=genes[m]), row=m, depth=depth_id) for m in members]
-            written = self.engine.generate(requests, sampling, panel=self._panel(organism), forced=list(forced.items()), on_cell=on_cell)
-            for member, ids in zip(members, written, strict=True):
-                cells[member] = ids
-        counts = csentence.decode_many(cells, self.vocabulary, np.random.default_rng([sampling.seed, 11]))
+        depths = None if depth is None else [depth] * len(rows)
+        counts = self.write_counts(rows, sampling, around=[around] * len(rows), depths=depths, on_cell=on_cell)
         names = [name for name in self.prompts.fields if any(name in row for row in rows)]
         obs = pd.DataFrame(
             {name: pd.Categorical([row.get(name) for row in rows]) for name in names}, index=[f"generated_{m}" for m in range(len(rows))]
         )
-        measured = np.any([self._panel(organism) for organism in dict.fromkeys(organisms)], axis=0)
-        measured[list(forced)] = True
+        organisms = list(dict.fromkeys(row.get("organism", DEFAULT_ORGANISM) for row in rows))
+        measured = np.any([self._panel(organism) for organism in organisms], axis=0)
+        measured[list(around)] = True
         kept = np.flatnonzero(measured)
         how: dict[str, Any] = {"task": task, **dataclasses.asdict(sampling)}
-        if forced:
-            how["genes"] = {
-                self.vocabulary.genes[c]: int(csentence.LEVEL_COUNTS[self.vocabulary.end_of_cell - 1 - level])
-                for c, level in forced.items()
-            }
+        if around:
+            how["genes"] = {self.vocabulary.genes[column]: int(csentence.LEVEL_COUNTS[level]) for column, level in around.items()}
         return new_adata(
             counts[:, kept],
             self._rows[kept],

@@ -41,14 +41,16 @@ def walk(cell: list[int], v: Vocabulary) -> np.ndarray:
     return np.stack(masks)
 
 
-def sampled_cells(v: Vocabulary, n_tokens: int, *, seed: int = 0, n_rows: int = 64, most: int | None = None, **options) -> list[list[int]]:
+def sampled_cells(
+    v: Vocabulary, n_tokens: int, *, seed: int = 0, n_rows: int = 64, most: int | None = None, panel: torch.Tensor | None = None, forced=()
+) -> list[list[int]]:
     """Cells drawn with even chances among all legal ids; closed rows leave the run, as in the engine."""
     torch.manual_seed(seed)
     cells: list[list[int]] = []
     drawn = 0
     while drawn < n_tokens:
-        automaton = CellAutomaton(v, **options)
-        automaton.begin(n_rows)
+        automaton = CellAutomaton(v)
+        automaton.begin(n_rows, panel=panel, forced=[forced] * n_rows)
         open_cells = [[v.cell] for _ in range(n_rows)]
         for step in range(most or v.n_genes * 3):
             mask_BV = automaton.legal(left=None if most is None else most - step)
@@ -158,7 +160,7 @@ def test_genes_outside_the_panel_never_appear(language):
 
 def test_a_panel_without_genes_is_an_error(language):
     with pytest.raises(SentenceError, match="the panel allows no gene"):
-        CellAutomaton(language.vocabulary, torch.zeros(language.vocabulary.n_genes, dtype=torch.bool))
+        CellAutomaton(language.vocabulary).begin(2, panel=torch.zeros(language.vocabulary.n_genes, dtype=torch.bool))
 
 
 @settings(max_examples=40)
@@ -168,8 +170,9 @@ def test_rows_that_passed_a_column_are_told_the_same_without_the_columns_before_
     narrow = v.without_genes_before(first)
     panel = torch.ones(v.n_genes, dtype=torch.bool)
     panel[[0, 9]] = False
-    automaton = CellAutomaton(v, panel, forced=[(9, int(v.level_id(0)))] if is_forced else ())
-    automaton.begin(24)
+    automaton = CellAutomaton(v)
+    forced = [(9, int(v.level_id(0)))] if is_forced else []
+    automaton.begin(24, panel=panel, forced=[forced if row % 2 else [] for row in range(24)])
     torch.manual_seed(seed)
     kept = torch.cat([torch.arange(v.first_gene), torch.arange(v.first_gene + first, v.size)])
     for step in range(9):
@@ -179,6 +182,29 @@ def test_rows_that_passed_a_column_are_told_the_same_without_the_columns_before_
         told = automaton.part(rows, first, narrow).legal(None if left is None else left[rows])
         assert torch.equal(told, legal_BV[rows][:, kept])
         automaton.advance(torch.multinomial(legal_BV.float(), 1).squeeze(1))
+
+
+@given(st.integers(0, 99))
+def test_each_row_has_its_own_panel_and_its_own_forced_genes(seed):
+    """What a row may take does not depend on the rows beside it."""
+    v, rng = SMALL, np.random.default_rng(seed)
+    panel_BG = torch.from_numpy(rng.random((6, v.n_genes)) < 0.5)
+    panel_BG[:, 0] = True
+    forced = [[(column, int(v.level_id(column % 3))) for column in rng.permutation(v.n_genes)[: rng.integers(0, 4)]] for _ in range(6)]
+    together = CellAutomaton(v)
+    together.begin(6, panel=panel_BG, forced=forced)
+    alone = []
+    for row in range(6):
+        alone.append(CellAutomaton(v))
+        alone[row].begin(1, panel=panel_BG[row], forced=[forced[row]])
+    torch.manual_seed(seed)
+    for _ in range(20):
+        legal_BV = together.legal()
+        assert torch.equal(legal_BV, torch.cat([each.legal() for each in alone]))
+        chosen_B = torch.multinomial(legal_BV.float(), 1).squeeze(1)
+        together.advance(chosen_B)
+        for row in range(6):
+            alone[row].advance(chosen_B[row : row + 1])
 
 
 @settings(max_examples=40)

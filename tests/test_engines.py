@@ -42,11 +42,11 @@ def cells(model, trained) -> Ragged:
     return model.read(trained.cells, reserve=64).ids
 
 
-def requests_of(model, n: int = 6, depth: int | None = None) -> list[CellRequest]:
-    """Prompts of different lengths."""
+def requests_of(model, n: int = 6, depth: int | None = None, **wanted) -> list[CellRequest]:
+    """Prompts of different lengths; ``wanted`` are further attributes of each request."""
     fields = [{"organ": "blood"}, {}, {"organism": "Homo sapiens", "organ": "blood", "cell_type": "natural killer cell"}]
     prompts = [model.writer.prompt("generate", fields[row % 3]) for row in range(n)]
-    return [CellRequest(prompt=prompt, row=row, depth=depth) for row, prompt in enumerate(prompts)]
+    return [CellRequest(prompt=prompt, row=row, depth=depth, **wanted) for row, prompt in enumerate(prompts)]
 
 
 @torch.no_grad()
@@ -138,7 +138,7 @@ def test_a_given_depth_opens_the_cell(model, engine):
 
 def test_the_panel_is_kept_to_and_used(model, engine):
     panel = np.arange(model.vocabulary.n_genes) % 3 == 0
-    columns = [csentence.decode(ids, model.vocabulary)[0] for ids in engine.generate(requests_of(model, 12), Sampling(), panel=panel)]
+    columns = [csentence.decode(ids, model.vocabulary)[0] for ids in engine.generate(requests_of(model, 12, panel=panel), Sampling())]
     named = set(np.concatenate(columns).tolist())
     assert named <= set(np.flatnonzero(panel).tolist())
     assert len(named) > 5
@@ -147,10 +147,10 @@ def test_the_panel_is_kept_to_and_used(model, engine):
 @settings(max_examples=10)
 @given(columns=st.lists(st.integers(0, 60), min_size=1, max_size=4, unique=True), level=st.integers(0, 20), seed=st.integers(0, 99))
 def test_forced_genes_stand_in_every_cell_at_their_level(model, columns, level, seed):
-    forced = [(column, int(model.vocabulary.level_id(level))) for column in columns]
+    forced = tuple((column, int(model.vocabulary.level_id(level))) for column in columns)
     panel = np.ones(model.vocabulary.n_genes, dtype=bool)
     panel[columns[0]] = False  # what is forced stands there even where the panel has not got it
-    for ids in model.engine.generate(requests_of(model, 3), Sampling(seed=seed), panel=panel, forced=forced):
+    for ids in model.engine.generate(requests_of(model, 3, panel=panel, forced=forced), Sampling(seed=seed)):
         found, counts = csentence.decode(ids, model.vocabulary)
         assert {column: int(count) for column, count in zip(found, counts, strict=True) if column in columns} == dict.fromkeys(
             columns, int(csentence.LEVEL_COUNTS[level])
@@ -236,8 +236,8 @@ def test_nats_are_those_of_the_sampler_step_by_step(model, engine, plain, cells,
     prompt, cell = model.writer.prompt("generate", {}), cells[0]
     panel = np.arange(model.vocabulary.n_genes) % 3 == 0 if is_narrow else np.ones(model.vocabulary.n_genes, dtype=bool)
     panel[cell[cell >= model.vocabulary.first_gene] - model.vocabulary.first_gene] = True
-    automaton = CellAutomaton(model.vocabulary, torch.from_numpy(panel))
-    automaton.begin(1)
+    automaton = CellAutomaton(model.vocabulary)
+    automaton.begin(1, panel=torch.from_numpy(panel))
     logits = plain(torch.tensor([[*prompt.tolist(), *cell.tolist()]])).logits[0].float()
     wanted = [0.0]
     for at, token in enumerate(cell[1:].tolist()):

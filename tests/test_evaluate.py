@@ -166,7 +166,7 @@ def test_cells_written_at_a_depth_come_near_it(model, split):
 
 def test_cells_written_around_a_gene_hold_it_at_its_count(model):
     row = {"organism": "Homo sapiens", "organ": "blood"}
-    cells = write_cells(model, [row] * 3, seed=0, around={"GATA1": 4, "SPI1": 1})
+    cells = write_cells(model, [row] * 3, seed=0, around=[{"GATA1": 4, "SPI1": 1}] * 3)
     columns = model.table.index_of_symbols(["GATA1", "SPI1"])
     assert cells[:, columns].toarray().tolist() == [[4, 1]] * 3
 

@@ -18,7 +18,7 @@ from scmulan import plots
 from scmulan.cells import Cells
 from scmulan.demo.stage import Dataset, Stage
 from scmulan.evaluate import bars
-from scmulan.evaluate.cells import counter, pooled, predict
+from scmulan.evaluate.cells import counter, predict
 from scmulan.evaluate.generation import write_cells
 from scmulan.labels import agrees
 from scmulan.measures import metrics
@@ -119,29 +119,18 @@ class Made:
 
 
 def write(stage: Stage, asked: Sequence[tuple[Question, str]]) -> dict[tuple[str, str, int], Made]:
-    """Cells by question, gene and count; at a count of 0, which is without any gene, the gene is "".
-
-    What is written around the same gene and count is written at one go, whatever the question: it takes as long as the longest cell.
-    """
-    groups: dict[tuple[str, int], list[Question]] = {}
-    for question, gene in asked:
-        for level in COUNTS:
-            group = groups.setdefault((gene if level else "", level), [])
-            group += [] if question in group else [question]
+    """Cells by question, gene and count; at a count of 0, which is without any gene, the gene is ""."""
     rows = {question.key: _prompt_fields(stage, question) for question, _ in asked}
-    keys: list[tuple[str, str, int]] = []
-    parts: list[Cells] = []
+    kinds = dict.fromkeys((question.key, gene if level else "", level) for question, gene in asked for level in COUNTS)
+    keys = [kind for kind in kinds for _ in rows[kind[0]]]
+    prompts = [row for kind in kinds for row in rows[kind[0]]]
+    around = [{gene: level} if level else {} for _, gene, level in keys]
     with bars() as on_progress:
-        count = counter(on_progress, "write cells", sum(len(rows[question.key]) for group in groups.values() for question in group))
-        for number, ((gene, level), group) in enumerate(groups.items()):
-            prompts = [row for question in group for row in rows[question.key]]
-            around = {gene: level} if level else None
-            counts = write_cells(stage.model, prompts, seed=100 * (number + 1) + stage.seed, around=around, on_cell=count)
-            parts.append(_as_cells(stage, counts, prompts))
-            keys += [(question.key, gene, level) for question in group for _ in rows[question.key]]
-        cells = pooled(parts)
+        count = counter(on_progress, "write cells", len(prompts))
+        counts = write_cells(stage.model, prompts, seed=100 + stage.seed, around=around, on_cell=count)
+        cells = _as_cells(stage, counts, prompts)
         said = predict(stage.model, cells, on_progress, "annotate").labels
-    places = {key: [place for place, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)}
+    places = {key: [place for place, other in enumerate(keys) if other == key] for key in kinds}
     return {key: Made(cells=cells.take(at), said=[said[place] for place in at]) for key, at in places.items()}
 
 

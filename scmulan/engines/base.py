@@ -24,29 +24,22 @@ class CellRequest:
     prompt : ids up to the task's token
     row : the cell's number, which with the seed decides its draws
     depth : depth id to begin with, or None to draw it
+    panel : (n_genes,) genes that may appear; all when None
+    forced : (gene column, level id) of the genes that the cell holds
     """
 
     prompt: Ids
     row: int
     depth: int | None = None
+    panel: npt.NDArray[np.bool_] | None = None
+    forced: tuple[tuple[int, int], ...] = ()
 
 
 class Engine(Protocol):
     """Ids in, ids out."""
 
-    def generate(
-        self,
-        requests: Sequence[CellRequest],
-        sampling: Sampling,
-        *,
-        panel: npt.NDArray[np.bool_] | None = None,
-        forced: Sequence[tuple[int, int]] = (),
-        on_cell: Advance | None = None,
-    ) -> list[Ids]:
-        """One cell a request, from ``<cell>`` to ``</cell>``.
-
-        ``panel`` (n_genes,) says which genes may appear; ``forced`` are (gene column, level id) that each cell holds.
-        """
+    def generate(self, requests: Sequence[CellRequest], sampling: Sampling, *, on_cell: Advance | None = None) -> list[Ids]:
+        """One cell a request, from ``<cell>`` to ``</cell>``."""
         ...
 
     def score(self, prompts: Sequence[Ids], answers: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float64]:

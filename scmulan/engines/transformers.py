@@ -254,31 +254,22 @@ class TransformersEngine:
         return found
 
     @torch.inference_mode()
-    def generate(
-        self,
-        requests: Sequence[CellRequest],
-        sampling: Sampling,
-        *,
-        panel: npt.NDArray[np.bool_] | None = None,
-        forced: Sequence[tuple[int, int]] = (),
-        on_cell: Advance | None = None,
-    ) -> list[Ids]:
+    def generate(self, requests: Sequence[CellRequest], sampling: Sampling, *, on_cell: Advance | None = None) -> list[Ids]:
         """One cell a request, from ``<cell>`` to ``</cell>``; every one is a legal c-sentence that fits the context."""
-        open_genes = None if panel is None else torch.from_numpy(np.asarray(panel))
         found: list[Ids] = [np.zeros(0, np.int64)] * len(requests)
         self._fits(max((len(request.prompt) for request in requests), default=0) + 9, "a prompt")
-        depths = self._depths(requests, sampling, forced)
+        depths = self._depths(requests, sampling)
         requests = [replace(request, depth=depth) for request, depth in zip(requests, depths, strict=True)]
         # cells of like depth are of like length, and end together
         order = sorted(range(len(requests)), key=lambda number: (depths[number], len(requests[number].prompt), number))
         for first in range(0, len(order), GENERATE_ROWS):
             members = order[first : first + GENERATE_ROWS]
-            writer = _CellWriter(self, [requests[number] for number in members], sampling, open_genes, forced)
+            writer = _CellWriter(self, [requests[number] for number in members], sampling)
             for number, ids in zip(members, writer.write(on_cell), strict=True):
                 found[number] = ids
         return found
 
-    def _depths(self, requests: Sequence[CellRequest], sampling: Sampling, forced: Sequence[tuple[int, int]]) -> list[int]:
+    def _depths(self, requests: Sequence[CellRequest], sampling: Sampling) -> list[int]:
         """The depth id of each request, drawn where it is not given."""
         found = [request.depth if request.depth is not None else -1 for request in requests]
         undecided = [number for number, depth in enumerate(found) if depth < 0]
@@ -288,8 +279,8 @@ class TransformersEngine:
             ids_BT, length_B = self._padded([np.append(requests[number].prompt, self.vocabulary.cell) for number in members])
             states_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
             logits_BV = states_BTD[torch.arange(len(rows), device=self.device), length_B - 1] @ self.output_VD.T
-            automaton = CellAutomaton(self.vocabulary, device=self.device, forced=forced)
-            automaton.begin(len(rows))
+            automaton = CellAutomaton(self.vocabulary, self.device)
+            automaton.begin(len(rows), forced=[requests[number].forced for number in members])
             uniform_B = uniform_draws(sampling.seed, np.array([requests[number].row for number in members]), 1)[:, 0].to(self.device)
             drawn = draw(logits_BV, automaton.legal(), uniform_B, sampling, self.vocabulary)
             for number, depth in zip(members, drawn.tolist(), strict=True):
@@ -300,14 +291,7 @@ class TransformersEngine:
 class _CellWriter:
     """Writes one batch of cells, their depths given, to their ends."""
 
-    def __init__(
-        self,
-        engine: TransformersEngine,
-        requests: Sequence[CellRequest],
-        sampling: Sampling,
-        panel: torch.Tensor | None,
-        forced: Sequence[tuple[int, int]],
-    ):
+    def __init__(self, engine: TransformersEngine, requests: Sequence[CellRequest], sampling: Sampling):
         self.engine, self.requests, self.sampling = engine, requests, sampling
         v, device = engine.vocabulary, engine.device
         longest = max(len(request.prompt) for request in requests) + 1
@@ -322,8 +306,10 @@ class _CellWriter:
             ids_BT[row, -1] = v.cell
             self.padding[row] = longest - 1 - len(request.prompt)
         self.prompt_BT, self.padding = ids_BT.to(device), self.padding.to(device)
-        self.automaton = CellAutomaton(v, panel, device, forced=forced)
-        self.automaton.begin(len(requests))
+        self.automaton = CellAutomaton(v, device)
+        every = np.ones(v.n_genes, dtype=bool)
+        panel_BG = np.stack([every if request.panel is None else request.panel for request in requests])
+        self.automaton.begin(len(requests), panel=torch.from_numpy(panel_BG), forced=[request.forced for request in requests])
         self.draws = uniform_draws(sampling.seed, np.array([request.row for request in requests]), self.room + 1).to(device)
         self.depths = torch.tensor([request.depth for request in requests], device=device)
         firsts = sorted({int(cut * v.n_genes) for cut in COLUMN_CUTS})

@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from scmulan import csentence
 from scmulan.decoding.sampling import Sampling
-from scmulan.engines.base import CellRequest
 from scmulan.evaluate.cells import MODEL, Ground, Judge, OnProgress, counter, fields_of, predict, reserve
 from scmulan.measures import baselines, metrics
 from scmulan.measures.metrics import (
@@ -70,43 +68,15 @@ def write_cells(
     *,
     seed: int,
     depths: npt.ArrayLike | None = None,
-    around: Mapping[str, int] | None = None,
+    around: Sequence[Mapping[str, int]] | None = None,
     on_cell: Callable[[int], None] | None = None,
 ) -> sp.csr_matrix:
-    """One cell by the model for each prompt, all in one go; fields that a prompt lacks stay open.
+    """One cell by the model for each prompt, over the genes of the gene table; int32 CSR (C, table).
 
-    Parameters
-    ----------
-    fields : (C,) the prompts
-    depths : (C,) counts to aim at, within half an octave; drawn by the model when not given
-    around : counts of genes that each cell is written around, by gene, as in `Model.complete`
-
-    Returns
-    -------
-    CSR (C, genes of the gene table), int32 counts
+    ``around`` (C,) are counts by gene that each cell is written around; for the rest see ``Model.write_counts``.
     """
-    vocabulary, given = model.vocabulary, _given_genes(model, around or {})
-    genes = model.writer.genes_ids(list(given), list(given.values())) if given else None
-    forced = [(column, int(vocabulary.level_id(level))) for column, level in given.items()]
-    steps = None if depths is None else vocabulary.first_depth + csentence.depth_of(depths)
-    organisms = [row.get("organism") or "Homo sapiens" for row in fields]
-    written: list[csentence.Ids] = [np.zeros(0, np.int64)] * len(fields)
-    for organism in dict.fromkeys(organisms):
-        members = [row for row, name in enumerate(organisms) if name == organism]
-        prompts = [model.writer.prompt("complete" if given else "generate", fields[row], genes=genes) for row in members]
-        requests = [
-            CellRequest(prompt=prompt, row=row, depth=None if steps is None else int(steps[row]))
-            for prompt, row in zip(prompts, members, strict=True)
-        ]
-        cells_ids = model.engine.generate(requests, Sampling(seed=seed), panel=model._panel(organism), forced=forced, on_cell=on_cell)
-        for row, ids in zip(members, cells_ids, strict=True):
-            written[row] = ids
-    return over_table(model, csentence.decode_many(written, vocabulary, np.random.default_rng([seed, 11])))
-
-
-def _given_genes(model: Model, around: Mapping[str, int]) -> dict[int, int]:
-    """Level by column of the vocabulary, of genes given by preferred symbol."""
-    return {model.vocabulary.gene_id(symbol) - model.vocabulary.first_gene: int(csentence.level_of([n])[0]) for symbol, n in around.items()}
+    genes = None if around is None else [model.around(each) for each in around]
+    return over_table(model, model.write_counts(fields, Sampling(seed=seed), around=genes, depths=depths, on_cell=on_cell))
 
 
 def over_table(model: Model, counts: sp.csr_matrix) -> sp.csr_matrix:
