@@ -199,6 +199,7 @@ def test_cells_that_can_not_be_used_are_refused_in_one_line(scmulan, tmp_path, h
     path = bad(tmp_path / "in.h5ad", how)
     line = refused(scmulan("annotate", path, "-o", tmp_path / "out.h5ad"))
     assert BAD[how] in line
+    assert str(path) in line
     assert not (tmp_path / "out.h5ad").exists()
 
 

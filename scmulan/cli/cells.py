@@ -17,10 +17,10 @@ from scmulan.cli.terminal import (
     Organism,
     Output,
     Seed,
+    cells_of,
     check_writable,
     open_model,
     pairs,
-    progress,
     read_cells,
     shares,
     show,
@@ -61,7 +61,7 @@ def annotate(
     check_writable(output)
     adata, fields = read_cells(source, field, organism)
     opened = open_model(model, device)
-    with progress("annotate", adata.n_obs) as done:
+    with cells_of(source, adata, "annotate") as done:
         opened.annotate(adata, labels=_labels(labels), threshold=threshold, cluster=cluster, by=by, fields=fields, on_cell=done)
     write_cells(adata, output)
     kinds = shares(adata.obs["scmulan_cell_type"])
@@ -93,7 +93,7 @@ def embed(
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
     opened = open_model(model, device)
-    with progress("embed", adata.n_obs) as done:
+    with cells_of(source, adata, "embed") as done:
         states = opened.embed(adata, on_cell=done)
     write_cells(adata, output)
     show({"cells": states.shape[0], "dimensions": states.shape[1], "output": str(output)}, as_json)
@@ -112,7 +112,7 @@ def locate(
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
     opened = open_model(model, device)
-    with progress("locate", adata.n_obs) as done:
+    with cells_of(source, adata, "locate") as done:
         opened.locate(adata, on_cell=done)
     if output:
         write_cells(adata, output)
@@ -133,7 +133,7 @@ def describe(
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
     opened = open_model(model, device)
-    with progress("describe", adata.n_obs) as done:
+    with cells_of(source, adata, "describe") as done:
         tables = opened.describe(adata, on_cell=done)
     if output:
         write_cells(adata, output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from scmulan.errors import PromptError
+from scmulan.errors import CellDataError, PromptError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,16 @@ def progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=err, transient=True) as progress:
         bar = progress.add_task(text, total=total)
         yield lambda n: progress.advance(bar, n)
+
+
+@contextmanager
+def cells_of(source: Path, adata: AnnData, text: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar over the cells of a file; what is wrong with the cells is said of the file."""
+    try:
+        with progress(text, adata.n_obs) as done:
+            yield done
+    except CellDataError as error:
+        raise CellDataError(re.sub("^AnnData: ", f"{source}: ", str(error))) from error
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:
