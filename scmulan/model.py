@@ -44,7 +44,7 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=160, head_dim=32),
     "small": Preset(hidden=128, layers=4, heads=4, kv_heads=2, intermediate=384, head_dim=32),
-    "demo": Preset(hidden=192, layers=4, heads=6, kv_heads=2, intermediate=576, head_dim=32),
+    "demo": Preset(hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768),
     "30m": Preset(hidden=384, layers=8, heads=6, kv_heads=6, intermediate=1024),
     "100m": Preset(hidden=640, layers=14, heads=10, kv_heads=10, intermediate=1728),
     "368m": Preset(hidden=1024, layers=24, heads=16, kv_heads=16, intermediate=2816, tied=False),

@@ -112,7 +112,7 @@ def test_every_preset_is_a_valid_model_of_about_the_size_it_is_named_for(name):
     low, high = {
         "tiny": (2, 4),
         "small": (4, 9),
-        "demo": (7, 14),
+        "demo": (9, 18),
         "30m": (20, 40),
         "100m": (70, 130),
         "368m": (300, 430),
