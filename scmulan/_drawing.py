@@ -88,8 +88,15 @@ def figure(width: float, height: float, *, rows: int = 1, columns: int = 1, heig
     return made, made.subplots(rows, columns, height_ratios=height_ratios, sharex=sharex, sharey=sharey)
 
 
-def short(label: str, most: int = 36) -> str:
-    """A long label without its middle."""
+def short(label: str, among: Iterable[str] = (), most: int = 36) -> str:
+    """A long label without its middle, of which more is kept where another label would read the same."""
+    others = [other for other in among if other != label]
+    while len(label) > most and _cut(label, most) in [_cut(other, most) for other in others]:
+        most += 6
+    return _cut(label, most)
+
+
+def _cut(label: str, most: int) -> str:
     return label if len(label) <= most else f"{label[: most // 2]}…{label[-(most // 2 - 1) :]}"
 
 

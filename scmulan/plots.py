@@ -41,8 +41,8 @@ def confusion_matrix(found: Annotation, *, title: str = "Said label by true labe
     for i, j in zip(*np.nonzero(counts), strict=True):
         text = f"{100 * share[i, j]:.0f}" if share[i, j] >= 0.005 else "·"
         axes.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if share[i, j] > 0.55 else INK)
-    axes.set_xticks(range(len(columns)), [short(label) for label in columns], rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), [f"{short(label)}  ({n:,})" for label, n in zip(rows, counts.sum(1), strict=True)])
+    axes.set_xticks(range(len(columns)), [short(label, columns) for label in columns], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), [f"{short(label, rows)}  ({n:,})" for label, n in zip(rows, counts.sum(1), strict=True)])
     if "no answer" in columns:
         axes.axvline(len(columns) - 1.5, color=QUIET, linewidth=1.2)
     axes.set(xlabel="said", ylabel="true (cells)")
@@ -141,7 +141,9 @@ def composition(
     below = np.zeros(len(levels))
     for number, (label, row) in enumerate(rows.items(), 1):
         mark = "" if label == "other" else f"{number} "
-        axes.bar(x, row, bottom=below, width=0.78, color=palette[label], edgecolor="white", linewidth=0.8, label=f"{mark}{short(label)}")
+        axes.bar(
+            x, row, bottom=below, width=0.78, color=palette[label], edgecolor="white", linewidth=0.8, label=f"{mark}{short(label, rows)}"
+        )
         for place, share, foot in zip(x, row, below, strict=True):
             if share >= 0.06:
                 axes.text(place, foot + share / 2, f"{mark}· {share:.0%}" if mark else f"{share:.0%}", ha="center", va="center",
@@ -219,7 +221,7 @@ def field_probabilities(
         axes.text(probability + 0.01, place, text, va="center", fontsize=9, fontweight="bold" if is_true else "normal")
     for start in starts:
         axes.text(0, y[start] + 0.82, rows[start][0].replace("_", " "), fontweight="bold", va="center")
-    axes.set_yticks(y, [short(value) for _, value, _ in rows])
+    axes.set_yticks(y, [short(value, [other for _, other, _ in rows]) for _, value, _ in rows])
     axes.tick_params(axis="y", length=0)
     axes.set(xlim=(0, 1.18), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="probability")
     axes.spines["bottom"].set_bounds(0, 1)
@@ -331,7 +333,7 @@ def _type_legend(picture: Figure, palette: Mapping[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], linestyle="", marker=MARKERS[(i - 1) % len(MARKERS)], color=colour, label=f"{i}  {short(label)}")
+        Line2D([], [], linestyle="", marker=MARKERS[(i - 1) % len(MARKERS)], color=colour, label=f"{i}  {short(label, palette)}")
         for i, (label, colour) in enumerate(palette.items(), 1)
     ]
     picture.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=9, handletextpad=0.2)

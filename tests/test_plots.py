@@ -199,5 +199,10 @@ def test_depths_give_the_medians_of_both_sides():
 
 
 def test_long_labels_keep_both_ends():
-    assert _drawing.short("CD8-positive, alpha-beta memory T cell of the blood", 20) == "CD8-positi…the blood"
-    assert _drawing.short("B cell", 20) == "B cell"
+    assert _drawing.short("CD8-positive, alpha-beta memory T cell of the blood", most=20) == "CD8-positi…the blood"
+    assert _drawing.short("B cell", most=20) == "B cell"
+
+
+def test_labels_that_differ_in_the_middle_stay_different():
+    naive = [f"naive thymus-derived CD{number}-positive, alpha-beta T cell" for number in (4, 8)]
+    assert len({_drawing.short(label, naive) for label in naive}) == 2
