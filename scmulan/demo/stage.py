@@ -39,13 +39,13 @@ class Sizes:
     most_held_out : held-out cells to use of each data set, all when None; ``most_held_out_long`` of one with long cells
     """
 
-    per_type: int = 5
+    per_type: int = 4
     per_type_long: int = 1
-    described: int = 48
+    described: int = 40
     per_count: int = 4
     per_count_open: int = 6
     most_held_out: int | None = None
-    most_held_out_long: int | None = 20
+    most_held_out_long: int | None = 15
 
 
 @dataclass(frozen=True, kw_only=True)
