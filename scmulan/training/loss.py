@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from scmulan.automaton import LegalTargets, legal_targets
-from scmulan.corpus.pack import Packs
 from scmulan.csentence import N_DEPTHS, Ids, Vocabulary
 from scmulan.hazard import OFFSET
-from scmulan.prompts import SentenceWriter
+
+if TYPE_CHECKING:
+    from scmulan.corpus.pack import Packs
+    from scmulan.prompts import SentenceWriter
 
 CHUNK = 256
 CHUNK_COST = 20_000
