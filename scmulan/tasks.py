@@ -192,7 +192,13 @@ class Model:
         return self.seen.matching(given).draw(n, np.random.default_rng([seed, 7]))
 
     def around(self, genes: Mapping[str, int], organism: str | None = None) -> dict[int, int]:
-        """Level by vocabulary column of the genes that a cell is to be written around, from counts by any gene name."""
+        """Level by vocabulary column of the genes that a cell is to be written around, from counts by any gene name.
+
+        Raises
+        ------
+        VocabularyError, PromptError
+            When a gene is unknown, not of this model, given twice, or its count is not whole and positive.
+        """
         found: dict[int, int] = {}
         for name, count in genes.items():
             row = int(self.table.resolve([name], organism).index[0])

@@ -203,6 +203,12 @@ def test_cells_that_can_not_be_used_are_refused_in_one_line(scmulan, tmp_path, h
     assert not (tmp_path / "out.h5ad").exists()
 
 
+def test_a_label_that_was_never_seen_is_said_to_be_and_one_of_another_case_is_not(scmulan, trained, tmp_path):
+    code, _, err = scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--labels", "b CELL;purple cell")
+    assert code == 0, err
+    assert "never seen in training, told by their words alone: 'purple cell'" in " ".join(err.split())
+
+
 @pytest.mark.parametrize("how", BAD)
 def test_check_reports_them_as_problems_and_exits_with_1(scmulan, tmp_path, how):
     code, out, err = scmulan("check", bad(tmp_path / "in.h5ad", how), "--json")

@@ -19,6 +19,7 @@ from scmulan.cli.terminal import (
     Seed,
     cells_of,
     check_writable,
+    err,
     open_model,
     pairs,
     read_cells,
@@ -26,6 +27,7 @@ from scmulan.cli.terminal import (
     show,
     write_cells,
 )
+from scmulan.errors import some
 
 MaybeOutput = Annotated[Path | None, typer.Option("-o", "--output", help="File to write, with the answers in obs.")]
 
@@ -62,7 +64,10 @@ def annotate(
     adata, fields = read_cells(source, field, organism)
     opened = open_model(model, device)
     with cells_of(source, adata, "annotate") as done:
-        opened.annotate(adata, labels=_labels(labels), threshold=threshold, cluster=cluster, by=by, fields=fields, on_cell=done)
+        table = opened.annotate(adata, labels=_labels(labels), threshold=threshold, cluster=cluster, by=by, fields=fields, on_cell=done)
+    never = [label for label in table.columns if label not in opened.seen.values("cell_type")]
+    if never:
+        err.print(f"never seen in training, told by their words alone: {some(never)}", markup=False)
     write_cells(adata, output)
     kinds = shares(adata.obs["scmulan_cell_type"])
     mean = round(float(adata.obs["scmulan_cell_type_probability"].mean()), 4)
