@@ -108,8 +108,10 @@ def _speaks_of_disease(obs: pd.DataFrame, name: str, column: str) -> bool:
     """Whether ``condition``, usually a perturbation, holds diseases here."""
     if name != "perturbation" or column.lower() != "condition":
         return False
-    labels = (metadata.canonical("disease", value) for value in set(_texts(obs[column])) if value is not None)
-    return any(label.known and label.value != "normal" for label in labels)
+    labels = [metadata.canonical("disease", value) for value in set(_texts(obs[column])) if value is not None]
+    others = [label for label in labels if label.value != "normal"]
+    # a gene's symbol may be a disease's synonym in MONDO (NF1): there, most values have to be diseases
+    return any(label.in_table for label in others) or 2 * sum(label.known for label in others) > len(others)
 
 
 def _texts(column: pd.Series) -> Values:
@@ -120,7 +122,7 @@ def _texts(column: pd.Series) -> Values:
 
 
 def _with_ids(obs: pd.DataFrame, name: str, column: str) -> Values:
-    """Values of a column, an unknown one replaced by its ontology id where the id's column is there and the id is known."""
+    """Values of a column; one that is not in the table is replaced by its ontology id where that is given too and known."""
     values = _texts(obs[column])
     id_column = next((usual for usual in metadata.obs_columns(name) if usual.endswith("_ontology_term_id") and usual in obs.columns), None)
     if id_column is None or id_column == column:
@@ -131,7 +133,7 @@ def _with_ids(obs: pd.DataFrame, name: str, column: str) -> Values:
 
 
 def _better(name: str, value: str | None, ontology_id: str | None) -> str | None:
-    if ontology_id is None or (value is not None and metadata.canonical(name, value).known):
+    if ontology_id is None or (value is not None and metadata.canonical(name, value).in_table):
         return value
     return ontology_id if value is None or metadata.canonical(name, ontology_id).known else value
 
@@ -158,17 +160,20 @@ def implied(
 ) -> tuple[str | None, str | None, str | None, str | None]:
     """Organ, region, disease and lineage of a cell after filling in what its other labels say.
 
-    A region given as the organ is taken apart, and the organ that a cell type implies replaces an absent one and "cell culture".
+    A region given as the organ is taken apart, by the table or else by UBERON, and the organ that a cell type implies replaces an absent
+    one and "cell culture".
 
     >>> implied("cerebral cortex", None, None, None, None)
     ('brain', 'cerebral cortex', None, None)
+    >>> implied("dentate gyrus of hippocampal formation", None, None, None, None)
+    ('brain', 'dentate gyrus of hippocampal formation', None, None)
     >>> implied("cell culture", "A549 cell", None, None, None)
     ('lung', None, 'lung adenocarcinoma', 'malignant cell')
     """
     kind = metadata.canonical("cell_type", cell_type) if cell_type else None
     says: Mapping[str, str] = kind.implies if kind else {}
-    if organ and not metadata.canonical("organ", organ).known and (place := metadata.canonical("region", organ)).known:
-        organ, region = place.implies.get("organ"), region or place.value
+    if organ and (whole := (place := metadata.canonical("organ", organ)).implies.get("organ")):
+        organ, region = whole, region or place.value
     if organ is None or metadata.CULTURE in (organ, says.get("organ")):
         region = region or says.get("region")
         of_region = metadata.canonical("region", region).implies.get("organ") if region else None

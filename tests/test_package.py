@@ -24,7 +24,9 @@ MATERIAL = ("tokenizer", "prompts", "training", "serving", "embedded")
 # split stands with its stem: cells_writing with cells.
 STAGES = (
     "errors assets",
-    "genes metadata",
+    "genes spelling",
+    "ontology",
+    "metadata",
     "counts fields doctor cells",
     "csentence",
     "tokenizer prompts",
