@@ -29,11 +29,11 @@ from scmulan.engines.transformers import TransformersEngine
 from scmulan.errors import PromptError, VocabularyError, some
 from scmulan.genes import GeneTable
 from scmulan.labels import SeenLabels, as_answer, choose
+from scmulan.levels import LEVELS, as_obs, coarsen, terms_of
 from scmulan.metadata import canonical
 from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.prompts import Prompts, SentenceWriter, load_prompts
 
-UNASSIGNED = "unassigned"
 GIVEN_TO_ANNOTATE = ("organism", "assay", "organ")
 ABSENT = "none"
 DEFAULT_ORGANISM = "Homo sapiens"
@@ -309,6 +309,7 @@ class Model:
         cluster: str | None = None,
         given: Sequence[str] = GIVEN_TO_ANNOTATE,
         by: str = "answer",
+        level: str | Sequence[str] = "cell_type",
         key_added: str = "scmulan_cell_type",
         fields: Mapping[str, str] | None = None,
         on_cell: Advance | None = None,
@@ -323,6 +324,7 @@ class Model:
         given : fields that the model is told where the data have them
         by : ``answer``, the model's answer to the question; or ``both``: for cells it is not sure of, the geometric mean of the
             answer and of the likelihood of the cell under each possible label, which is more often right and takes longer
+        level : ``cell_type``; ``lineage``; or coarser terms, such as ``["T cell", "B cell"]``, to which probabilities are summed up
 
         Returns
         -------
@@ -331,21 +333,18 @@ class Model:
         """
         if cluster is not None and cluster not in adata.obs:
             raise PromptError(f"cluster {cluster!r} is not a column of obs; columns: {some(adata.obs, most=8)}")
+        if level not in LEVELS:
+            terms_of(level)  # says before the work, not after it, that there is no such term
         ready = self.read(adata, reserve=self._reserve(), fields=fields)
-        table = self.annotate_ready(ready, labels=labels, given=given, by=by, on_cell=on_cell)
-        best = table.to_numpy().argmax(1)
-        probability = table.to_numpy()[np.arange(len(table)), best]
-        said = np.where(probability >= threshold, table.columns.to_numpy()[best], UNASSIGNED)
-        ids = [canonical("cell_type", label).ontology_id if label != UNASSIGNED else "" for label in said]
-        obs: dict[str, Any] = {key_added: list(said), f"{key_added}_probability": probability, f"{key_added}_ontology_id": ids}
-        obs[f"{key_added}_lineage"] = [as_answer(label)["lineage"] or "" if label != UNASSIGNED else "" for label in said]
+        table = coarsen(self.annotate_ready(ready, labels=labels, given=given, by=by, on_cell=on_cell), level)
+        obs = as_obs(table, key_added, threshold)
         if cluster is not None:
             groups = adata.obs[cluster].astype(str).to_numpy()
             winner = table.groupby(groups).sum().idxmax(axis=1)
             obs[f"{key_added}_cluster"] = winner.loc[groups].to_list()
-        annotate_adata(
-            adata, obs, uns=self.provenance(task="annotate", labels=list(table.columns), given=list(given), by=by, **self._losses(ready))
-        )
+        at = level if isinstance(level, str) else list(level)
+        how = self.provenance(task="annotate", labels=list(table.columns), given=list(given), by=by, level=at, **self._losses(ready))
+        annotate_adata(adata, obs, uns=how)
         return table.set_axis(adata.obs_names)
 
     def annotate_ready(

@@ -46,6 +46,14 @@ def test_every_answer_stands_beside_logistic_regression_and_the_commonest_label(
     assert len({each.n for each in found.annotation.values()}) == 1
 
 
+def test_every_answer_says_how_far_off_its_mistakes_are_and_how_often_the_lineage_is_right(found):
+    for each in found.annotation.values():
+        assert each.mistakes.n_wrong == round((1 - each.accuracy) * each.n)
+        assert each.mistakes.lineage_accuracy >= each.accuracy
+    line = next(line for line in to_text(found).splitlines() if "commonest label" in line)
+    assert re.search(r"lineage 0\.\d+, mistakes \d+\.\d+ steps off$", line), line
+
+
 def test_generated_cells_stand_beside_simulators_and_real_cells_in_equal_number(found):
     assert list(found.generation.kinds) == [MODEL, DEPTH_GIVEN, BINOMIAL, MULTINOMIAL, REAL]
     assert {each.two_sample.n for each in found.generation.kinds.values()} == {found.cells.n_held_out}

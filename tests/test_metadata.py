@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scmulan import assets, metadata
 from scmulan.errors import CellDataError, VocabularyError
 from scmulan.metadata import FIELDS, canonical, known_labels, lineage_of, obs_columns
+from scmulan.ontology import Ontology
 
 ROWS = [line.split("\t") for line in assets.path("tokenizer", "labels.tsv").read_text(encoding="utf-8").splitlines()]
 ZHENG = {
@@ -106,6 +107,83 @@ def test_types_of_a_shipped_data_set_are_known_and_stay_distinct(dataset: str) -
 def test_spellings_become_the_preferred_label(field: str, spelling: str, label: str) -> None:
     found = canonical(field, spelling)
     assert (found.value, found.known) == (label, True)
+
+
+@pytest.mark.parametrize(
+    ("field", "spelling", "label", "ontology_id"),
+    [
+        ("cell_type", "CL_0000236", "B cell", "CL:0000236"),
+        ("cell_type", "http://purl.obolibrary.org/obo/CL_0000236", "B cell", "CL:0000236"),
+        ("cell_type", "B lymphocytes", "B cell", "CL:0000236"),
+        ("cell_type", "CD8 positive alpha beta T cell", "CD8-positive, alpha-beta T cell", "CL:0000625"),
+        ("cell_type", "Purkinje cells", "Purkinje cell", "CL:0000121"),
+        ("organ", "pituitary", "pituitary gland", "UBERON:0000007"),
+        ("region", "UBERON:0001885", "dentate gyrus of hippocampal formation", "UBERON:0001885"),
+        ("disease", "Hodgkin's disease", "Hodgkins lymphoma", "MONDO:0004952"),
+        ("disease", "MONDO:0005249", "pneumonia", "MONDO:0005249"),
+        ("disease", "PATO_0000461", "normal", "PATO:0000461"),
+        ("assay", "EFO_0030027", "snmC-Seq2", "EFO:0030027"),
+        ("stage", "HsapDv:0000087", "adult stage", ""),
+        ("stage", "25-year-old human stage", "25-year-old stage", "HsapDv:0000119"),
+        ("stage", "Theiler stage 17", "Theiler stage 17", "MmusDv:0000024"),
+        ("stage", "UBERON:0000113", "post-juvenile adult stage", "UBERON:0000113"),
+    ],
+)
+def test_what_the_table_lacks_is_a_term_of_the_ontologies(field: str, spelling: str, label: str, ontology_id: str) -> None:
+    found = canonical(field, spelling)
+    assert (found.value, found.ontology_id, found.known) == (label, ontology_id, True)
+
+
+def test_the_table_goes_before_the_ontologies() -> None:
+    for field, label, ontology_id, lineage, _, synonyms in ROWS[1:]:
+        found = canonical(field, label)
+        assert (found.value, found.ontology_id, found.lineage, found.in_table) == (label, ontology_id, lineage, True)
+        for spelling in filter(None, synonyms.split("|")):
+            assert "[" in spelling or canonical(field, spelling).in_table, spelling
+
+
+@pytest.mark.parametrize(
+    ("cell_type", "lineage"),
+    [
+        ("IgG plasma cell", "B cell"),  # the table has plasma cells there, the ontology has them beside B cells
+        ("kidney resident macrophage", "mononuclear phagocyte"),
+        ("meningeal macrophage", "mononuclear phagocyte"),  # a neural cell too, by part of
+        ("cholinergic neuron", "neuron"),  # a secretory cell too, which the table has as epithelial
+        ("type D cell of stomach", "epithelial cell"),
+        ("pancreatic stellate cell", "fibroblast"),
+        ("cell", ""),
+    ],
+)
+def test_a_type_outside_the_table_gets_the_lineage_of_the_nearest_that_is_in_it(cell_type: str, lineage: str) -> None:
+    found = canonical("cell_type", cell_type)
+    assert (found.known, found.in_table, found.lineage) == (True, False, lineage)
+
+
+def test_a_place_outside_the_table_says_which_organ_it_is_in() -> None:
+    assert canonical("organ", "CA1 field of hippocampus").implies == {"organ": "brain"}
+    assert canonical("region", "left lung lobe").implies == {"organ": "lung"}
+    assert canonical("organ", "neck").implies == {}
+
+
+def test_a_place_is_no_stage_and_a_stage_no_place() -> None:
+    assert canonical("stage", "Carnegie stage 10").known
+    assert not canonical("stage", "pituitary gland").known
+    assert not canonical("organ", "larval stage").known
+
+
+def test_a_stage_that_two_species_have_has_no_id_without_its_species() -> None:
+    assert canonical("stage", "2-month-old stage").ontology_id == ""
+    assert canonical("stage", "MmusDv:0000062").ontology_id == "MmusDv:0000062"
+
+
+def test_every_cell_type_and_assay_keeps_its_label_and_a_known_lineage() -> None:
+    lineages = {row[3] for row in ROWS[1:]} | {""}
+    for field, name in (("cell_type", "CL"), ("assay", "EFO")):
+        for label in Ontology.load(name).labels():
+            found = canonical(field, label)
+            assert found.known, label
+            assert canonical(field, found.value).value == found.value
+            assert found.lineage in lineages, label
 
 
 def test_a_spelling_may_mean_another_type_in_another_organ() -> None:

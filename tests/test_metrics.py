@@ -36,9 +36,29 @@ def few_trees(monkeypatch):
     monkeypatch.setattr(two_sample, "N_TREES", 30)
 
 
-@pytest.mark.parametrize("module", ["annotation", "two_sample", "agreement", "counts", "baselines"])
+@pytest.mark.parametrize("module", ["annotation", "mistakes", "two_sample", "agreement", "counts", "baselines"])
 def test_examples_in_docstrings_run(module):
     assert doctest.testmod(importlib.import_module(f"scmulan.measures.{module}")).failed == 0
+
+
+def test_mistakes_are_measured_in_steps_and_those_without_an_id_are_counted():
+    true = ["CD4-positive, alpha-beta T cell", "B cell", "A549 cell", "B cell", "T cell", "A549 cell"]
+    said = ["CD8-positive, alpha-beta T cell", "T cell", "B cell", "B cell", None, "H1975 cell"]
+    found = metrics.mistakes(true, said)
+    assert (found.n, found.n_wrong, found.n_without_id) == (6, 4, 2)
+    assert found.mean_distance == (2 + 3) / 2
+    assert found.lineage_accuracy == 3 / 6  # two T cells, two B cells, two malignant ones; no answer is wrong
+
+
+def test_labels_outside_any_ontology_have_no_distance_and_stand_for_themselves():
+    found = metrics.mistakes(["zork", "zork"], ["zork", "blarg"])
+    assert (found.n_wrong, found.n_without_id, found.mean_distance, found.lineage_accuracy) == (1, 1, None, 0.5)
+
+
+def test_mistakes_of_unequal_or_no_cells_are_an_error():
+    for true, said in ((["B cell"], []), ([], [])):
+        with pytest.raises(CellDataError, match="needed one of each a cell"):
+            metrics.mistakes(true, said)
 
 
 def test_every_public_name_exists_and_is_listed_once():
@@ -52,6 +72,7 @@ def test_every_result_is_json_without_nan():
     types = ["B"] * 15 + ["NK"] * 15
     results = [
         metrics.annotation(["B", "NK"], ["B", None], probability=[0.9, 0.1]),
+        metrics.mistakes(["B cell"], ["B cell"]),
         metrics.recognised_share(["B"], ["NK"]),
         metrics.two_sample_auc(real, made, GENES, gene_names=[f"G{g}" for g in GENES], n_telltale=2),
         metrics.mmd(real, made, GENES, n_permutations=10),

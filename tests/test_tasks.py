@@ -13,7 +13,8 @@ from scmulan.counts import log1p_cp10k
 from scmulan.csentence import LEVEL_FLOORS, level_of
 from scmulan.errors import CellDataError, CheckpointError, PromptError, VocabularyError
 from scmulan.labels import as_answer
-from scmulan.tasks import UNASSIGNED, load
+from scmulan.levels import UNASSIGNED
+from scmulan.tasks import load
 
 HUMAN = [kind for kind in KINDS if KINDS[kind][0] == "Homo sapiens"]
 
@@ -175,6 +176,21 @@ def test_weighing_in_the_likelihood_leaves_what_is_sure_and_adds_up_to_one(model
     expected = np.exp((np.log(answer[row]) - np.array(nats) + min(nats)) / 2) * possible
     expected *= answer[row][possible].sum() / expected.sum()
     np.testing.assert_allclose(weighed.to_numpy()[row][possible], expected[possible], rtol=0.05)
+
+
+def test_at_a_coarser_level_the_exact_probabilities_are_summed_up(model, new_cells):
+    fine = model.annotate(new_cells)
+    coarse = model.annotate(new_cells, level=["lymphocyte"])
+    np.testing.assert_allclose(coarse["lymphocyte"], fine["B cell"] + fine["natural killer cell"], atol=1e-6)
+    np.testing.assert_allclose(coarse.sum(axis=1), 1, atol=1e-6)
+    assert set(new_cells.obs["scmulan_cell_type"]) <= {"lymphocyte", "other"}
+    assert set(new_cells.obs["scmulan_cell_type_ontology_id"]) <= {"CL:0000542", ""}
+    assert new_cells.uns["scmulan"]["level"] == ["lymphocyte"]
+
+
+def test_an_unknown_level_is_an_error_before_any_work(model, new_cells):
+    with pytest.raises(PromptError, match="level 'lineages of Mars'"):
+        model.annotate(new_cells, level="lineages of Mars", on_cell=pytest.fail)
 
 
 def test_another_way_to_annotate_is_an_error(model, new_cells):

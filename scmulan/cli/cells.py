@@ -52,6 +52,7 @@ def annotate(
     threshold: Annotated[float, typer.Option(help="Below this probability a cell stays unassigned.")] = 0.0,
     cluster: Annotated[str | None, typer.Option(help="Column of obs; each cluster also gets its majority label.")] = None,
     by: Annotated[str, typer.Option(help="answer; or both, which weighs in the likelihood of the cell and takes longer.")] = "answer",
+    level: Annotated[str, typer.Option(help="cell_type, lineage, or coarser types to sum up to, separated by ';'.")] = "cell_type",
     field: FieldMap = None,
     organism: Organism = None,
     model: ModelName = "demo",
@@ -60,12 +61,16 @@ def annotate(
     as_json: AsJson = False,
 ) -> None:
     """Write cell types with probabilities into a copy of the file."""
+    from scmulan.labels import choose
+
     check_writable(output)
     adata, fields = read_cells(source, field, organism)
     opened = open_model(model, device)
+    asked, at = _labels(labels), level if ";" not in level else _labels(level) or level
     with cells_of(source, adata, "annotate") as done:
-        table = opened.annotate(adata, labels=_labels(labels), threshold=threshold, cluster=cluster, by=by, fields=fields, on_cell=done)
-    never = [label for label in table.columns if label not in opened.seen.values("cell_type")]
+        opened.annotate(adata, labels=asked, threshold=threshold, cluster=cluster, by=by, level=at, fields=fields, on_cell=done)
+    seen = opened.seen.values("cell_type")
+    never = [label for label in choose(asked, "labels") if label not in seen] if asked else []
     if never:
         err.print(f"never seen in training, told by their words alone: {some(never)}", markup=False)
     write_cells(adata, output)

@@ -170,7 +170,7 @@ def to_text(evaluation: Evaluation) -> str:
     lines = [f"{held.n_held_out:,} held-out cells of {len(held.types)} types, {held.n_train:,} training cells, {held.n_genes:,} genes"]
     lines += [f"not measured on: {n:,} cells, {why}" for why, n in held.left_out.items()]
     for who, found in (evaluation.annotation or {}).items():
-        lines.append(f"annotation, {who}: accuracy {shown(found.accuracy)}, macro-F1 {shown(found.macro_f1)}")
+        lines.append(f"annotation, {who}: accuracy {shown(found.accuracy)}, macro-F1 {shown(found.macro_f1)}{by_distance(found)}")
     for who, made in (evaluation.generation.kinds if evaluation.generation else {}).items():
         told = f"two-sample AUC {shown(made.two_sample.auc_pcs)} on 50 components, {shown(made.two_sample.auc_hvgs)} on variable genes"
         lines.append(f"generation, {who}: {told}; recognised {shown(made.recognised[REGRESSION].share)}")
@@ -178,6 +178,16 @@ def to_text(evaluation: Evaluation) -> str:
         nats = ", ".join(f"{who} {shown(value)}" for who, value in likely.nats.items())
         lines.append(f"nats per cell given fields and depth, {likely.n_genes:,} genes: {nats}")
     return "\n".join(lines)
+
+
+def by_distance(found: Annotation) -> str:
+    """How far off the wrong labels are, as the rest of a line; ``""`` where it was not measured."""
+    wrong = found.mistakes
+    if wrong is None:
+        return ""
+    steps = f", mistakes {shown(wrong.mean_distance)} steps off" if wrong.mean_distance is not None else ""
+    without = f" ({wrong.n_without_id:,} of {wrong.n_wrong:,} have no id)" if wrong.n_without_id else ""
+    return f", lineage {shown(wrong.lineage_accuracy)}{steps}{without}"
 
 
 def annotate_beside(model: Model, ground: Ground, regression: Judge, say: OnProgress) -> dict[str, Annotation]:
@@ -189,10 +199,11 @@ def annotate_beside(model: Model, ground: Ground, regression: Judge, say: OnProg
         REGRESSION: regression.predict(counts),
         MAJORITY: baselines.fit_majority_class(ground.train_types).predict(counts),
     }
-    return {
+    measured = {
         who: metrics.annotation(ground.types, each.labels, classes=each.classes, class_probabilities=each.probabilities)
         for who, each in said.items()
     }
+    return {who: dataclasses.replace(each, mistakes=metrics.mistakes(ground.types, said[who].labels)) for who, each in measured.items()}
 
 
 def _held(ground: Ground) -> Held:

@@ -47,7 +47,7 @@ def annotation_section(report: Report, found: dict[str, Annotation]) -> Report:
     report.headline("accuracy of labels", ours.accuracy, f"{REGRESSION} {shown(theirs.accuracy)}")
     report.headline("macro-F1", ours.macro_f1, f"{REGRESSION} {shown(theirs.macro_f1)}")
     report.section("Labels of cells it has not seen", annotation_words(found))
-    report.table([_annotation_row(who, each) for who, each in found.items()], emphasise=MODEL)
+    report.table([_annotation_row(who, each) for who, each in found.items()], emphasise=MODEL, caption=mistakes_words(ours))
     report.figure(plots.confusion_matrix(ours), "Labels said by the model against the true ones.")
     if ours.calibration:
         report.figure(plots.reliability(ours.calibration), "Where the model says 80 %, are 80 % right? Points on the line: yes.")
@@ -71,11 +71,23 @@ def annotation_words(found: dict[str, Annotation]) -> str:
     )
 
 
+def mistakes_words(found: Annotation) -> str:
+    """What the columns on lineage and on steps mean, and of how many mistakes the steps could not be counted."""
+    words = (
+        "Lineage accuracy: answers of the right lineage. Steps of mistakes: through the Cell Ontology, from the true type to the one said."
+    )
+    if found.mistakes is not None and found.mistakes.n_without_id:
+        words += f" Of the model's {found.mistakes.n_wrong:,} mistakes {found.mistakes.n_without_id:,} have none: a type has no id there."
+    return words
+
+
 def _annotation_row(who: str, found: Annotation) -> dict[str, Any]:
-    measured = found.calibration
+    measured, wrong = found.calibration, found.mistakes
     return {
         "who": who,
         "accuracy": found.accuracy,
+        "lineage accuracy": wrong.lineage_accuracy if wrong else None,
+        "steps of mistakes": wrong.mean_distance if wrong else None,
         "macro-F1": found.macro_f1,
         "balanced accuracy": found.balanced_accuracy,
         "calibration error": measured.error if measured else None,

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
 from scmulan.errors import CellDataError, some
+from scmulan.measures.mistakes import Mistakes
 
 FLOOR = 1e-12
 """Least probability in a log loss: a label held impossible costs 27.6 nats, not infinity."""
@@ -67,7 +68,7 @@ class Annotation:
     ``accuracy`` is over all cells, ``accuracy_answered`` over those not abstained from (a share ``coverage``; None if there is
     none). ``macro_f1`` is the mean over every label that is true or said of some cell, as scikit-learn's; ``balanced_accuracy``
     the mean recall over labels that are true of some. ``confusion[i][j]`` counts cells that are ``labels[i]`` and were said to be
-    ``labels[j]``; ``abstained[i]`` those of ``labels[i]`` without an answer.
+    ``labels[j]``; ``abstained[i]`` those of ``labels[i]`` without an answer. ``mistakes`` is None where the labels are no cell types.
     """
 
     n: int
@@ -81,6 +82,7 @@ class Annotation:
     confusion: list[list[int]]
     abstained: list[int]
     calibration: Calibration | None = None
+    mistakes: Mistakes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

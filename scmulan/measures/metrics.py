@@ -1,11 +1,11 @@
 """Every measure, in one namespace, by the question it answers.
 
-    Are the labels right?                        annotation, calibration, recognised_share
+    Are the labels right?                        annotation, calibration, mistakes, recognised_share
     Can a classifier tell generated from real?   two_sample_auc, mmd
     Do genes behave as in real cells?            gene_agreement, log_fold_change_agreement, depth_agreement
     Are training cells repeated?                 memorisation
 
-The modules are ``annotation``, ``two_sample`` and ``agreement``, on the scales of ``counts``. Every result is a frozen
+The modules are ``annotation``, ``mistakes``, ``two_sample`` and ``agreement``, on the scales of ``counts``. Every result is a frozen
 dataclass of plain numbers, strings, lists and dicts (GeneStatistics alone holds arrays): ``dataclasses.asdict`` of it is JSON.
 What is undefined is None, never NaN.
 """
@@ -31,6 +31,7 @@ from scmulan.measures.annotation import (
     recognised_share,
 )
 from scmulan.measures.counts import GeneStatistics, gene_statistics, highly_variable, log_cp10k, pooled_components
+from scmulan.measures.mistakes import Mistakes, mistakes
 from scmulan.measures.two_sample import Memorisation, Mmd, TelltaleGene, TwoSample, memorisation, mmd, two_sample_auc
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "GeneStatistics",
     "LogFoldChangeAgreement",
     "Memorisation",
+    "Mistakes",
     "Mmd",
     "PairAgreement",
     "Recognised",
@@ -58,6 +60,7 @@ __all__ = [
     "log_cp10k",
     "log_fold_change_agreement",
     "memorisation",
+    "mistakes",
     "mmd",
     "pooled_components",
     "recognised_share",
