@@ -134,6 +134,11 @@ class GeneTable:
         return {HUMAN: (human, _alias_rows(self._aliases)), MOUSE: (mouse, _alias_rows(self._mouse_aliases))}
 
     @functools.cached_property
+    def _is_nameless(self) -> np.ndarray:
+        """(G,) bool: the symbol is only an id."""
+        return np.asarray((self.symbols == self.gene_ids) | (self.symbols == self.mouse_gene_ids))
+
+    @functools.cached_property
     def _exact(self) -> dict[str, int]:
         return {symbol: row for row, symbol in enumerate(self.symbols)}
 
@@ -174,6 +179,8 @@ class GeneTable:
     ) -> GeneMatch:
         """As `resolve`, where further columns name the same genes: ids go before the names, symbols fill in what is still unknown.
 
+        A retired id of which the table knows no name (hg19's of CCL5) does not go before a name that it knows.
+
         Parameters
         ----------
         names
@@ -185,7 +192,8 @@ class GeneTable:
         index = main.index
         for number, other in enumerate(others):
             first, second = (other.index, index) if number < len(ids) else (index, other.index)
-            index = np.where(first >= 0, first, second)
+            is_worse = self._is_nameless[first] & (second >= 0) & ~self._is_nameless[second]
+            index = np.where((first >= 0) & ~is_worse, first, second)
         known = index[index >= 0]
         voice = max([main, *others], key=lambda match: int((match.index >= 0).sum()) * (5 if match is main else 1))
         return GeneMatch(

@@ -19,6 +19,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from scmulan import assets
 from scmulan.csentence import BOUNDS, END_OF_CELL, N_DEPTHS, Vocabulary, structure_tokens
 from scmulan.errors import CheckpointError, VocabularyError, some
 
@@ -102,6 +103,16 @@ def _assemble(ordered: Sequence[str], merges: list[tuple[str, str]], special: Se
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", clean_up_tokenization_spaces=False
     )
+
+
+def default_folder() -> Path:
+    """The shipped default tokenizer: every gene of note, human and mouse (`scmulan.tokenizer_build`)."""
+    return assets.path("tokenizer", "default")
+
+
+def tokenizer_folder(name: str | Path) -> Path:
+    """The folder of a tokenizer by path, or of the shipped one by the name ``default``."""
+    return default_folder() if str(name) == "default" else Path(name)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:

@@ -110,6 +110,20 @@ def test_generate_and_complete_write_cells(scmulan, tmp_path):
     assert made[:, "GATA1"].layers["counts"].toarray().ravel().tolist() == [8, 8]
 
 
+def test_annotate_answers_at_the_level_asked_for(scmulan, trained, tmp_path):
+    out = json.loads(right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--level", "lineage", "--json")))
+    assert set(out["cell_types"]) <= {"B cell", "natural killer cell", "mononuclear phagocyte"}
+    out = json.loads(right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--level", "lymphocyte; monocyte", "--json")))
+    assert set(out["cell_types"]) <= {"lymphocyte", "monocyte"}
+    assert "level 'zork'" in refused(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--level", "zork"))
+
+
+def test_a_tokenizer_is_built_from_a_plan_or_is_the_default_and_not_both(scmulan, trained, tmp_path):
+    for words in ((), (trained.plan, "--default", "-o", tmp_path / "t")):
+        assert "needed a plan or --default" in refused(scmulan("tokenizer", "build", *words))
+    assert "needed -o" in refused(scmulan("tokenizer", "build", trained.plan))
+
+
 @pytest.mark.parametrize("command", ["annotate", "embed", "locate", "describe", "generate", "complete"])
 def test_json_is_all_that_stands_on_stdout(scmulan, trained, tmp_path, command):
     extra = {"generate": ["-n", 2], "complete": ["-n", 2, "--gene", "GATA1=3"]}.get(command, [trained.cells])

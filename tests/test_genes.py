@@ -191,6 +191,11 @@ def test_thirty_thousand_names_resolve_in_under_a_second() -> None:
     assert time.perf_counter() - start < 1.0
 
 
+def test_a_nameless_retired_id_does_not_go_before_a_name_that_is_known() -> None:
+    match = TABLE.match(["CCL5", "zork"], [["ENSG00000161570", "ENSG00000161570"]], [])
+    assert TABLE.symbols[match.index].tolist() == ["CCL5", "ENSG00000161570"]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(st.text(max_size=30), st.sampled_from(list(TABLE.symbols[::500]))), max_size=20))
 def test_any_names_give_a_match(names: list[str]) -> None:

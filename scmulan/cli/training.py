@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from scmulan.cli.terminal import AsJson, err, out, show
-from scmulan.errors import RecipeError
+from scmulan.errors import PromptError, RecipeError
 
 
 def pretrain(
@@ -47,15 +47,27 @@ def _prepare_corpus(plan: dict[str, Any], folder: Path, output: Path) -> Path:
 
 
 def tokenizer_build(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="Corpus plan.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    plan: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="Corpus plan; not with --default.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write; tokenizer/default with --default.")] = None,
+    default: Annotated[bool, typer.Option("--default", help="Make the default tokenizer, which needs no plan, anew.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a tokenizer of the genes and labels of a plan's training cells."""
-    from scmulan.corpus.build import build_plan_tokenizer, read_plan
+    """Make a tokenizer of the genes and labels of a plan's training cells, or the default one."""
     from scmulan.tokenizer import load_vocabulary
 
-    build_plan_tokenizer(read_plan(plan), output)
+    if default == (plan is not None):
+        raise PromptError("tokenizer build: needed a plan or --default, and not both")
+    if plan is None:
+        from scmulan.tokenizer_build import build_default
+
+        output = output or Path("tokenizer", "default")
+        build_default(output)
+    else:
+        from scmulan.corpus.build import build_plan_tokenizer, read_plan
+
+        if output is None:
+            raise PromptError("tokenizer build: needed -o, the folder to write")
+        build_plan_tokenizer(read_plan(plan), output)
     vocabulary = load_vocabulary(output)
     show({"ids": vocabulary.size, "genes": vocabulary.n_genes, "output": str(output)}, as_json)
 
@@ -63,17 +75,20 @@ def tokenizer_build(
 def corpus_build(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="Corpus plan.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
-    tokenizer: Annotated[Path | None, typer.Option(help="Tokenizer or model folder; made from the plan when not given.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Tokenizer or model folder, or 'default'; made from the plan if not given.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write data sets as sentences into Parquet shards with a manifest."""
     from scmulan.corpus.build import build_corpus, build_plan_tokenizer, read_plan
+    from scmulan.tokenizer import tokenizer_folder
 
     opened = read_plan(plan)
     if tokenizer is None:
         tokenizer = output.with_name(output.name + "-tokenizer")
         build_plan_tokenizer(opened, tokenizer)
-    manifest = build_corpus(opened, tokenizer, output)
+    manifest = build_corpus(opened, tokenizer_folder(tokenizer), output)
     show({"cells": manifest["cells"], "tokens": manifest["tokens"], "shards": len(manifest["shards"]), "output": str(output)}, as_json)
 
 
