@@ -25,7 +25,7 @@ MATERIAL = ("tokenizer", "prompts", "training", "serving", "embedded")
 STAGES = (
     "errors assets",
     "genes metadata",
-    "counts fields doctor cells",
+    "counts fields doctor cells by_rows",
     "csentence",
     "tokenizer prompts",
     "automaton hazard",
