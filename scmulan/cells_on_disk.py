@@ -319,7 +319,7 @@ def _rewritten(path: Path, scratch: Path) -> Any:
 
 def _organism_of(group: Any) -> dict[str, Any]:
     """What ``uns`` says of the species."""
-    uns = group["uns"] if "uns" in group else {}
+    uns = group.get("uns", {})
     return {key: read_elem(uns[key]) for key in metadata.obs_columns("organism") if key in uns}
 
 
@@ -353,12 +353,16 @@ def _column(element: Any, first: int, last: int) -> Any:
         return pd.Categorical.from_codes(_slice(element["codes"], first, last), categories=_column_categories(element))
     if "mask" in element:
         values, mask = (_slice(element[part], first, last) for part in ("values", "mask"))
-        return np.where(mask.astype(bool), None, values.astype(object))
+        values = values.astype(object)
+        values[mask.astype(bool)] = None
+        return values
     return pd.Series(read_elem(element)).iloc[first:last].to_numpy()
 
 
 def _column_categories(element: Any) -> pd.Index:
-    return pd.Index(_slice(element["categories"], 0, element["categories"].shape[0]), dtype=object)
+    categories = pd.Index(_slice(element["categories"], 0, element["categories"].shape[0]), dtype=object)
+    assert isinstance(categories, pd.Index)
+    return categories
 
 
 # -- values --------------------------------------------------------------------------------------------------------------------

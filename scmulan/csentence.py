@@ -206,7 +206,7 @@ def _encode_rows(counts: sp.csr_matrix, first: int, vocabulary: Vocabulary) -> t
 
 def _rank_of(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
     """Place of each count's level, 0 for the highest: by table where it is small, as nearly all are."""
-    ranks = LOW_RANKS[np.minimum(values, len(LOW_RANKS) - 1)]
+    ranks: npt.NDArray[np.uint32] = LOW_RANKS[np.minimum(values, len(LOW_RANKS) - 1)]
     is_high = values >= len(LOW_RANKS)
     if is_high.any():
         ranks[is_high] = N_LEVELS - 1 - level_of(values[is_high])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import yaml
 from conftest import kind_cells
-from sklearn.model_selection import train_test_split
 
 from scmulan.cells import read_cells
 from scmulan.corpus.build import build_corpus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import anndata
@@ -118,7 +119,7 @@ def test_spans_cover_all_cells_in_pieces_that_fit(tmp_path, monkeypatch):
     spans = list(CellStore(path, scratch=tmp_path).spans(5, 80))
     assert spans[0][0] == 5
     assert spans[-1][1] == 80
-    assert all(end == start for (_, end), (start, _) in zip(spans[:-1], spans[1:], strict=True))
+    assert all(end == start for (_, end), (start, _) in itertools.pairwise(spans))
     stored = np.diff(sp.csr_matrix(anndata.read_h5ad(path).X).indptr)
     assert all(last - first == 1 or stored[first:last].sum() <= 500 for first, last in spans)
 
@@ -153,9 +154,8 @@ def test_a_layout_of_before_anndata_0_7_is_read(tmp_path):
     with h5py.File(path, "w") as file:
         file["X"] = np.asarray(adata.X.todense())
         for name, index, columns in (("obs", adata.obs_names, adata.obs[["cell_type", "tissue"]]), ("var", adata.var_names, None)):
-            records = np.zeros(
-                len(index), dtype=[("index", "S30"), *([("cell_type", "S40"), ("tissue", "S30")] if columns is not None else [])]
-            )
+            more = [] if columns is None else [("cell_type", "S40"), ("tissue", "S30")]
+            records = np.zeros(len(index), dtype=[("index", "S30"), *more])
             records["index"] = [text.encode() for text in index]
             for column in () if columns is None else columns:
                 records[column] = [text.encode() for text in columns[column]]

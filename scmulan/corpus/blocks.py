@@ -19,6 +19,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from scmulan import csentence
+from scmulan.cells_on_disk import CellStore
 from scmulan.corpus.plan import Source, Split
 from scmulan.corpus.shards import CellRows, ShardWriter, file_hash, write_json
 from scmulan.corpus.splits import split_as_said, split_by_hash, split_by_type
@@ -27,7 +28,6 @@ from scmulan.errors import CellDataError, VocabularyError
 from scmulan.fields import FieldSet
 from scmulan.genes import GeneTable
 from scmulan.metadata import FIELDS
-from scmulan.cells_on_disk import CellStore
 from scmulan.tokenizer import load_vocabulary
 
 RECORD = ".record.json"
@@ -174,7 +174,7 @@ def is_built(block: Block) -> bool:
     path = Path(block.folder) / block.file
     try:
         record = json.loads(path.with_suffix(RECORD).read_text())
-        return record["of"] == block.described() and file_hash(path) == record["sha256"]
+        return bool(record["of"] == block.described() and file_hash(path) == record["sha256"])
     except (OSError, ValueError, KeyError):
         return False
 

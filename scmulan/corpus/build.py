@@ -249,8 +249,8 @@ def warnings_of(manifest: dict[str, Any]) -> list[str]:
         lines.append(f"{manifest['doubles']:,} cells with the counts of an earlier cell were left out")
     if manifest["donors_in_several_splits"]:
         lines.append(
-            f"{manifest['donors_in_several_splits']:,} of {manifest['donors']:,} donors have cells in more than one split, so held-out figures "
-            "say little of new donors; split: {by: donor} parts them"
+            f"{manifest['donors_in_several_splits']:,} of {manifest['donors']:,} donors have cells in more than one split, so held-out "
+            "figures say little of new donors; split: {by: donor} parts them"
         )
     for entry in manifest["left_out"]:
         lines.append(f"left out: {entry['file']}: {entry['why']}")

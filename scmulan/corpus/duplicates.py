@@ -43,7 +43,8 @@ def _of_pass(folder: Path, files: Sequence[str], number: int, n_passes: int) -> 
         prints = pq.read_table(folder / file, columns=["fingerprint"])["fingerprint"].to_numpy()
         rows = np.flatnonzero((prints != 0) & (prints % np.uint64(n_passes) == number))
         parts.append((prints[rows], np.full(len(rows), shard, dtype=np.int32), rows))
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+    prints, shards, places = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return prints, shards, places
 
 
 def drop_rows(folder: Path, file: str, rows: npt.NDArray[np.int64], field_names: Sequence[str], vocabulary: Vocabulary) -> None:

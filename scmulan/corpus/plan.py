@@ -17,15 +17,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from scmulan import assets
-from scmulan.errors import RecipeError, nearest, some
-from scmulan.metadata import FIELDS, canonical
 from scmulan.cells_on_disk import is_zarr
+from scmulan.errors import RecipeError, nearest
+from scmulan.metadata import FIELDS, canonical
 
 EMBEDDED = "embedded:"
 SPLIT_BY = ("cell", "donor", "dataset", "stratified", "column")
@@ -174,9 +175,9 @@ def _paths(text: str, at: str, folder: Path) -> list[Path]:
     if not is_folder and not (is_pattern and not path.exists()):
         return [path]
     try:
-        inside = path.iterdir() if is_folder else path.parent.glob(path.name)
+        inside = path.iterdir() if is_folder else (one for one in path.parent.iterdir() if fnmatch(one.name, path.name))
         found = sorted(one for one in inside if one.suffix == ".h5ad" or is_zarr(one))
-    except (OSError, ValueError, NotImplementedError) as error:
+    except OSError as error:
         raise RecipeError(f"{at}: path {text!r}: can't be looked through ({error})") from None
     if not found:
         raise RecipeError(f"{at}: no .h5ad file or zarr store in {path}; needed at least one")
@@ -191,7 +192,7 @@ def _each_once(sources: list[Source], where: str) -> tuple[Source, ...]:
         if found.setdefault(path, source) != source:
             pairs = zip(*(dataclasses.asdict(one).items() for one in (found[path], source)), strict=True)
             clash = [f"{name} {one!r} and {other!r}" for (name, one), (_, other) in pairs if one != other and name != "path"]
-            raise RecipeError(f"{where}: {source.path} is named twice, with {some(clash)}; name it once, or a folder without it")
+            raise RecipeError(f"{where}: {source.path} is named twice, with {', '.join(clash)}; name it once, or a folder without it")
     return tuple(found.values())
 
 
@@ -238,9 +239,8 @@ def _fill(cls: type[Any], where: str, given: Any) -> Any:
     for key, value in given.items():
         if key not in known:
             raise RecipeError(f"{where}: unknown key {key!r}{nearest(str(key), list(known))}; known: {', '.join(known)}")
-        if str(known[key].type).split(" ")[0] in ("int", "float") and not (
-            _is_number(value) or value is None and "None" in str(known[key].type)
-        ):
+        kind = str(known[key].type).split(" | ")
+        if kind[0] in ("int", "float") and not (_is_number(value) or (value is None and "None" in kind)):
             raise RecipeError(f"{where}: {key} is {value!r}; needed a number")
     for key, entry in known.items():
         if key not in given and entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:

@@ -42,11 +42,11 @@ def split_by_type(labels: Sequence[str | None], split: Split, where: str) -> lis
     from sklearn.model_selection import train_test_split
 
     said = np.full(len(labels), "train", dtype=object)
-    rest = np.arange(len(labels))
+    types, rest = np.array(labels, dtype=str), np.arange(len(labels))
     for name, share in (("test", split.test), ("valid", split.valid / (1 - split.test))):
         if share:
             try:
-                rest, held = train_test_split(rest, test_size=share, stratify=[str(labels[row]) for row in rest], random_state=split.seed)
+                rest, held = train_test_split(rest, test_size=share, stratify=types[rest], random_state=split.seed)
             except ValueError as error:
                 raise CellDataError(f"{where}: can't split by type ({error}); split by cell") from None
             said[held] = name

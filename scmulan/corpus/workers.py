@@ -109,7 +109,8 @@ def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], address: 
     try:
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_attempt)
         most = AHEAD * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        waiting, running = list(reversed(tasks)), {}
+        waiting = list(reversed(tasks))
+        running: dict[Any, Task] = {}
         while waiting or running:
             while waiting and len(running) < most:
                 task = waiting.pop()
