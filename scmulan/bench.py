@@ -5,6 +5,7 @@
     sampling    tokens drawn under the automaton: how many illegal, how many cells parse
     invariance  cells and genes shuffled: sentences, labels and embeddings compared
     sentence    the layouts, losses and settings of scmulan.trials, each trained alike
+    corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one
 
 Absolute times are of the machine they were taken on; ratios within one run travel better.
