@@ -5,6 +5,7 @@
     sampling    tokens drawn under the automaton: how many illegal, how many cells parse
     invariance  cells and genes shuffled: sentences, labels and embeddings compared
     sentence    the layouts, losses and settings of scmulan.trials, each trained alike
+    corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one
 
 Absolute times are of the machine they were taken on; ratios within one run travel better.
@@ -61,11 +62,19 @@ def run(
         "invariance": invariance,
         "sentence": sentence,
         "kill": kill,
+        "corpus": corpus,
     }
     if what not in measures:
         raise PromptError(f"bench {what!r}: needed one of {', '.join(measures)}{nearest(what, list(measures))}")
     result = measures[what](model=model, device=device, seed=seed, data=data, n=n, only=only, say=say)
     return {**result, "machine": f"{platform.machine()}, {_threads()} threads", "peak_memory_mb": peak_memory()}
+
+
+def corpus(*, data: Path | None, n: int | None, seed: int, say: Say, **_: Any) -> dict[str, Any]:
+    """See `scmulan.bench_corpus`."""
+    from scmulan import bench_corpus
+
+    return bench_corpus.corpus(data, n, seed, say)
 
 
 def _threads() -> int:

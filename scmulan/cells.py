@@ -86,7 +86,7 @@ class Cells:
 
 
 @dataclass(kw_only=True)
-class _Draft:
+class Draft:
     """What has been read of a data set so far."""
 
     report: CellReport
@@ -137,7 +137,7 @@ def read_cells(
     >>> cells.counts.shape[0], GeneTable.load().symbols[cells.measured].tolist(), cells.report["organism"].found
     (2, ['CD19', 'GATA1'], 'Homo sapiens, told from the gene names')
     """
-    draft = _read(source, fields or {}, organism, layer)
+    draft = read_draft(source, fields or {}, organism, layer)
     draft.report.raise_problem()
     counts, measured, match = draft.counts, draft.measured, draft.match
     if counts is None or measured is None or match is None or draft.values is None:
@@ -155,7 +155,7 @@ def check(
     source: str | Path | AnnData, *, fields: Mapping[str, str] | None = None, organism: str | None = None, layer: str | None = None
 ) -> CellReport:
     """What `read_cells` would find and do, with the same parameters; faults of the data are findings, not errors."""
-    return _read(source, fields or {}, organism, layer).report
+    return read_draft(source, fields or {}, organism, layer).report
 
 
 def read_h5ad(path: str | Path) -> AnnData:
@@ -177,10 +177,10 @@ def read_h5ad(path: str | Path) -> AnnData:
     return adata
 
 
-def _read(source: str | Path | AnnData, fields: Mapping[str, str], organism: str | None, layer: str | None) -> _Draft:
-    """Read step by step; a step that finds a fault reports it, and those that don't need its result go on."""
+def read_draft(source: str | Path | AnnData, fields: Mapping[str, str], organism: str | None, layer: str | None) -> Draft:
+    """A data set read step by step; a step that finds a fault reports it, and those that don't need its result go on."""
     name = "AnnData" if isinstance(source, AnnData) else str(source)
-    draft = _Draft(report=CellReport(source=name))
+    draft = Draft(report=CellReport(source=name))
     steps: list[tuple[str, Callable[[], None]]] = [
         ("file", lambda: _open(draft, source)),
         ("fields", lambda: _find_fields(draft, fields, organism)),
@@ -198,7 +198,7 @@ def _read(source: str | Path | AnnData, fields: Mapping[str, str], organism: str
     return draft
 
 
-def _open(draft: _Draft, source: str | Path | AnnData) -> None:
+def _open(draft: Draft, source: str | Path | AnnData) -> None:
     adata = source if isinstance(source, AnnData) else read_h5ad(source)
     if 0 in adata.shape:
         raise CellDataError(f"{adata.n_obs:,} cells x {adata.n_vars:,} genes: an empty matrix")
@@ -206,7 +206,7 @@ def _open(draft: _Draft, source: str | Path | AnnData) -> None:
     draft.cell_ids = unique_names([str(name) for name in adata.obs_names])
 
 
-def _find_fields(draft: _Draft, chosen: Mapping[str, str], organism: str | None) -> None:
+def _find_fields(draft: Draft, chosen: Mapping[str, str], organism: str | None) -> None:
     assert draft.adata is not None
     draft.labels = read_fields(draft.adata.obs, chosen, draft.adata.uns)
     if organism is not None:
@@ -216,7 +216,7 @@ def _find_fields(draft: _Draft, chosen: Mapping[str, str], organism: str | None)
         draft.labels.columns["organism"] = "as given"
 
 
-def _find_values(draft: _Draft, layer: str | None) -> None:
+def _find_values(draft: Draft, layer: str | None) -> None:
     """Take the first place that holds counts, else the one from which most cells' counts can be recovered, else pseudo-counts."""
     assert draft.adata is not None
     faults: list[str] = []
@@ -250,7 +250,7 @@ def _places(adata: AnnData, layer: str | None) -> list[_Place]:
     return places
 
 
-def _is_gene(var: pd.DataFrame) -> np.ndarray:
+def is_gene_column(var: pd.DataFrame) -> np.ndarray:
     """(n_vars,) bool: False for antibodies, guides and the like, where ``var`` tells features apart."""
     everything = np.ones(len(var), dtype=bool)
     column = next((name for name in TYPE_COLUMNS if name in var), None)
@@ -261,15 +261,15 @@ def _is_gene(var: pd.DataFrame) -> np.ndarray:
 
 
 def _of_genes(place: _Place) -> Any:
-    is_gene = _is_gene(place.var)
+    is_gene = is_gene_column(place.var)
     return place.matrix if is_gene.all() else place.matrix[:, np.flatnonzero(is_gene)]
 
 
-def _find_genes(draft: _Draft, organism: str | None) -> None:
+def _find_genes(draft: Draft, organism: str | None) -> None:
     """Match gene names, sum names of one gene, and bring the counts to the gene table's columns."""
     assert draft.adata is not None
     table, var = GeneTable.load(), draft.place.var if draft.place is not None else draft.adata.var
-    is_gene = _is_gene(var)
+    is_gene = is_gene_column(var)
     left_out, var = [str(name) for name in var.index[~is_gene]], var[is_gene]
     said = next((value for value in draft.labels.fields.get("organism", ()) if value), None)
     ids, symbols = ([list(map(str, var[name])) for name in names if name in var] for names in (ID_COLUMNS, SYMBOL_COLUMNS))
@@ -294,7 +294,7 @@ def _find_genes(draft: _Draft, organism: str | None) -> None:
     _settle_organism(draft, match, said, organism is not None)
 
 
-def _settle_organism(draft: _Draft, match: GeneMatch, said: str | None, is_sure: bool) -> None:
+def _settle_organism(draft: Draft, match: GeneMatch, said: str | None, is_sure: bool) -> None:
     """Fill in the species that the names speak for where none is said."""
     values = draft.labels.fields.get("organism", [None] * len(draft.cell_ids))
     report_organism(draft.report, match, said, sum(value not in (None, said) for value in values), is_sure)
@@ -304,7 +304,7 @@ def _settle_organism(draft: _Draft, match: GeneMatch, said: str | None, is_sure:
         draft.labels.columns["organism"] = "told from the gene names"
 
 
-def _survey(draft: _Draft) -> None:
+def _survey(draft: Draft) -> None:
     assert draft.adata is not None
     if draft.counts is not None:
         report_cells(draft.report, draft.counts, draft.cell_ids, draft.adata.n_obs - draft.adata.obs_names.nunique())

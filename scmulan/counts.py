@@ -93,6 +93,26 @@ def to_counts(csr: sp.csr_matrix, pseudo_depth: int = PSEUDO_DEPTH) -> Values:
     scale, share = max(((name, _recoverable(csr, undo)) for name, undo in SCALES.items()), key=lambda found: found[1])
     if share < 0.5:
         return _not_recovered(csr, pseudo_depth)
+    return _recovered(csr, scale, pseudo_depth)
+
+
+def counts_like(csr: sp.csr_matrix, found: Values, pseudo_depth: int = PSEUDO_DEPTH) -> sp.csr_matrix:
+    """Counts of more cells of a matrix of which ``found`` was found; CellDataError where these cells hold something else."""
+    if found.kind == "recovered":
+        return _recovered(csr, found.scale, pseudo_depth).counts
+    if found.kind == "pseudo-counts":
+        return _whole(csr, _pseudo(SCALES[found.scale](csr.data), csr.indptr, pseudo_depth))
+    if found.kind == "counts" and not is_whole(csr.data):
+        cells = np.unique(np.searchsorted(csr.indptr, np.flatnonzero(np.abs(csr.data - np.rint(csr.data)) >= 1e-3), side="right") - 1)
+        raise CellDataError(
+            f"{len(cells):,} cells hold values that are no counts, where the other cells looked at do: cells at {some(cells)} of these; "
+            "data sets on different scales were joined: give each as a file of its own"
+        )
+    return _whole(csr, np.rint(csr.data))
+
+
+def _recovered(csr: sp.csr_matrix, scale: str, pseudo_depth: int) -> Values:
+    """Counts under a scale; cells that are no multiples of one unit become pseudo-counts."""
     values = SCALES[scale](csr.data)
     distance = np.abs(values - np.rint(values))
     if (distance <= TOLERANCE + TOLERANCE_SLOPE * values).all():  # logged, but never divided by a size factor

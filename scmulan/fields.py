@@ -62,12 +62,7 @@ def read_fields(obs: pd.DataFrame, chosen: Mapping[str, str], uns: Mapping[str, 
     CellDataError
         A chosen field or column does not exist; the message names the nearest.
     """
-    known = list(metadata.COLUMNS)
-    for name in chosen:
-        if name not in metadata.COLUMNS:
-            raise CellDataError(f"field {name!r} is unknown; needed one of {', '.join(known)}{nearest(name, known)}")
-    found = FieldSet()
-    columns = {name: _column(obs, name, chosen.get(name)) for name in known}
+    found, columns = FieldSet(), choose_columns(obs, chosen)
     for name in metadata.FIELDS:
         column = columns[name]
         if column is not None:
@@ -80,6 +75,15 @@ def read_fields(obs: pd.DataFrame, chosen: Mapping[str, str], uns: Mapping[str, 
     found.datasets = _texts(obs[dataset]) if dataset else [None] * len(obs)
     _complete(found, len(obs))
     return found
+
+
+def choose_columns(obs: pd.DataFrame, chosen: Mapping[str, str]) -> dict[str, str | None]:
+    """The column of each field, donor and data set, None where there is none; CellDataError as `read_fields` says."""
+    known = list(metadata.COLUMNS)
+    for name in chosen:
+        if name not in metadata.COLUMNS:
+            raise CellDataError(f"field {name!r} is unknown; needed one of {', '.join(known)}{nearest(name, known)}")
+    return {name: _column(obs, name, chosen.get(name)) for name in known}
 
 
 def canonical_all(name: str, value: str | None, organ: str | None = None) -> str | None:

@@ -12,16 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import yaml
-from transformers import PreTrainedTokenizerFast
 
 from scmulan import assets
 from scmulan.csentence import Ids, Vocabulary
 from scmulan.errors import PromptError, RecipeError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 CELL, GENES, ANY = "cell", "genes", "any"
 CELL_PARTS = ("depth", "level", "gene")

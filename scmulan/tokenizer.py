@@ -14,14 +14,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from scmulan import assets
 from scmulan.csentence import BOUNDS, END_OF_CELL, N_DEPTHS, Vocabulary, structure_tokens
 from scmulan.errors import CheckpointError, VocabularyError, some
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 LAYOUT_FILE = "scmulan_vocabulary.json"
 LARGEST_VOCABULARY = 65_536
@@ -92,6 +94,8 @@ def build_tokenizer(
 
 def _assemble(ordered: Sequence[str], merges: list[tuple[str, str]], special: Sequence[str]) -> PreTrainedTokenizerFast:
     """The tokenizer of a vocabulary in id order."""
+    from transformers import PreTrainedTokenizerFast  # here, for it takes a second that reading a vocabulary need not spend
+
     tokenizer = Tokenizer(
         models.BPE(vocab={token: number for number, token in enumerate(ordered)}, merges=merges, ignore_merges=True, fuse_unk=False)
     )
@@ -117,6 +121,8 @@ def tokenizer_folder(name: str | Path) -> Path:
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a folder; CheckpointError when it holds none of scmulan's."""
+    from transformers import PreTrainedTokenizerFast
+
     folder = Path(folder)
     for name in ("tokenizer.json", LAYOUT_FILE):
         if not (folder / name).is_file():

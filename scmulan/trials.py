@@ -25,8 +25,10 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import PreTrainedTokenizerFast
 
 from scmulan import csentence
-from scmulan.corpus.build import build_corpus, build_plan_tokenizer, read_plan
+from scmulan.corpus.build import build_corpus
+from scmulan.corpus.own_tokenizer import build_plan_tokenizer
 from scmulan.corpus.pack import epoch_packs
+from scmulan.corpus.plan import read_plan
 from scmulan.csentence import BOUNDS, N_DEPTHS, Ids, Vocabulary
 from scmulan.engines.transformers import TransformersEngine
 from scmulan.errors import PromptError, nearest

@@ -117,7 +117,9 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    from scmulan.corpus.build import build_corpus, build_plan_tokenizer, read_plan
+    from scmulan.corpus.build import build_corpus
+    from scmulan.corpus.own_tokenizer import build_plan_tokenizer
+    from scmulan.corpus.plan import read_plan
     from scmulan.training.loop import pretrain
     from scmulan.training.recipe import Recipe, fill
 

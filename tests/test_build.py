@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import yaml
 from conftest import kind_cells
-from sklearn.model_selection import train_test_split
 
 from scmulan.cells import read_cells
-from scmulan.corpus.build import Split, assign_split, build_corpus, build_plan_tokenizer, read_plan
+from scmulan.corpus.build import build_corpus
+from scmulan.corpus.own_tokenizer import build_plan_tokenizer
+from scmulan.corpus.plan import Split, read_plan
 from scmulan.corpus.shards import Corpus
+from scmulan.corpus.splits import split_by_hash
 from scmulan.csentence import decode_many
 from scmulan.errors import CellDataError, CorpusError, RecipeError
 from scmulan.genes import GeneTable
@@ -87,71 +89,6 @@ def test_a_source_that_can_not_be_read_is_named(folder):
         build_plan_tokenizer(read_plan({"sources": ["none.h5ad"]}, folder), folder / "tokenizer")
 
 
-# -- splits -----------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("by", ["cell", "donor", "stratified"])
-def test_a_split_holds_out_about_the_shares_asked_for(cells, by):
-    said = assign_split(cells, Split(by=by, valid=0.2, test=0.3), "here")
-    assert len(said) == 200
-    assert set(said) <= {"train", "valid", "test"}
-    if by != "donor":
-        assert said.count("test") == pytest.approx(60, abs=0 if by == "stratified" else 20)
-        assert said.count("valid") == pytest.approx(40, abs=1 if by == "stratified" else 18)
-
-
-def test_a_split_by_cell_does_not_depend_on_the_other_cells_or_their_order(cells):
-    split, order = Split(by="cell", valid=0.1, test=0.2), np.random.default_rng(0).permutation(200)[:120]
-    whole = assign_split(cells, split, "here")
-    assert assign_split(cells.take(order), split, "here") == [whole[row] for row in order]
-
-
-def test_a_split_by_donor_parts_no_donor(cells):
-    said = assign_split(cells, Split(by="donor", valid=0.3, test=0.3), "here")
-    splits = {donor: {said[row] for row in range(200) if cells.donors[row] == donor} for donor in set(cells.donors)}
-    assert len(splits) == 7
-    assert all(len(each) == 1 for each in splits.values())
-    assert len(set(said)) > 1
-
-
-def test_another_seed_is_another_split(cells):
-    assert assign_split(cells, Split(seed=1), "here") != assign_split(cells, Split(seed=0), "here")
-
-
-@pytest.mark.parametrize("seed", [0, 3])
-def test_the_stratified_split_is_that_of_scikit_learn(cells, seed):
-    labels = cells.originals["cell_type"]
-    _, test = train_test_split(np.arange(200), test_size=0.2, stratify=labels, random_state=seed)
-    said = assign_split(cells, Split(by="stratified", test=0.2, seed=seed), "here")
-    assert [row for row in range(200) if said[row] == "test"] == sorted(test)
-
-
-def test_types_too_rare_to_stratify_are_an_error(cells):
-    with pytest.raises(CellDataError, match=r"here: can't split by type .*; split by cell"):
-        assign_split(cells.take([0, 3, 6, 1]), Split(by="stratified", test=0.3), "here")
-
-
-def test_a_column_gives_the_split_as_it_stands(cells):
-    column = ["train", "test", "valid", "train"] * 50
-    assert assign_split(cells, Split(by="column"), "here", column) == column
-
-
-@pytest.mark.parametrize(
-    ("column", "says"),
-    [(None, r"here: no column obs\['split'\]"), (["train", "holdout"] * 100, "says 'holdout'; needed train, valid, test")],
-)
-def test_a_column_that_is_missing_or_says_something_else_is_an_error(cells, column, says):
-    with pytest.raises(CellDataError, match=says):
-        assign_split(cells, Split(by="column"), "here", column)
-
-
-def test_a_split_by_donor_where_cells_have_none_is_an_error():
-    adata = kind_cells(KINDS, 9)
-    del adata.obs["donor"]
-    with pytest.raises(CellDataError, match="split by donor, but 9 cells have none; split by cell or stratified"):
-        assign_split(read_cells(adata), Split(by="donor"), "here")
-
-
 # -- tokenizers of a plan -----------------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +109,8 @@ def test_genes_have_ids_in_the_order_asked_for(folder, order):
 def detection(folder: Path, genes: list[str]) -> np.ndarray:
     """Training cells that detect each gene."""
     cells, table = read_cells(folder / "a.h5ad"), GeneTable.load()
-    is_train = np.array(assign_split(cells, Split(), "here")) == "train"
+    said = split_by_hash(Split(), cell_ids=cells.cell_ids, donors=cells.donors, datasets=cells.dataset, where="here")
+    is_train = np.array(said) == "train"
     return np.asarray((cells.counts[is_train] > 0).sum(0)).ravel()[table.index_of_symbols(genes)]
 
 
@@ -248,7 +186,7 @@ def test_a_corpus_of_another_tokenizer_is_refused(trained):
 def test_a_build_that_fails_leaves_the_corpus_before_it_as_it_was(trained, tmp_path):
     corpus = Path(shutil.copytree(trained.corpus, tmp_path / "corpus"))
     plan = read_plan({"sources": [str(trained.plan.parent / "human.h5ad"), "none.h5ad"]}, tmp_path)
-    with pytest.raises(CellDataError):
+    with pytest.raises(CorpusError, match=r"1 of 2 sources could not be read:\n  .*none\.h5ad: no such file"):
         build_corpus(plan, trained.tokenizer, corpus)
     Corpus(corpus).verify()
     assert Corpus(corpus).manifest == Corpus(trained.corpus).manifest

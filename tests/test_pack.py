@@ -40,6 +40,8 @@ def rows(language):
         datasets=["first" if is_known else "second" for is_known in known],
         donors=[None] * N_CELLS,
         splits=["train"] * N_CELLS,
+        weights=np.ones(N_CELLS, dtype=np.float32),
+        fingerprints=np.zeros(N_CELLS, dtype=np.uint64),
     )
 
 

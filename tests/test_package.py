@@ -27,7 +27,7 @@ STAGES = (
     "genes spelling",
     "ontology",
     "metadata",
-    "counts fields doctor cells",
+    "counts fields doctor cells by_rows",
     "csentence",
     "tokenizer prompts",
     "automaton hazard",

@@ -13,7 +13,7 @@ from conftest import random_counts
 
 from scmulan import csentence
 from scmulan.corpus import shards
-from scmulan.corpus.shards import FORMAT, MANIFEST, CellRows, Corpus, write_json, write_shard
+from scmulan.corpus.shards import FORMAT, MANIFEST, CellRows, Corpus, ShardWriter, write_json
 from scmulan.errors import CorpusError
 
 FIELDS = ("organ", "cell_type", "perturbation")
@@ -27,7 +27,15 @@ def rows_of(vocabulary, n_cells: int, seed: int = 0) -> CellRows:
         datasets=[f"dataset{seed}"] * n_cells,
         donors=[None if row % 2 else f"donor{row}" for row in range(n_cells)],
         splits=[("train", "train", "valid")[row % 3] for row in range(n_cells)],
+        weights=np.ones(n_cells, dtype=np.float32),
+        fingerprints=np.arange(n_cells, dtype=np.uint64),
     )
+
+
+def write_shard(path: Path, rows: CellRows, names) -> str:
+    with ShardWriter(path, names) as writer:
+        writer.add(rows)
+    return writer.sha256
 
 
 @pytest.fixture
@@ -81,14 +89,11 @@ def test_ids_are_sixteen_bits_on_disk(written):
 
 def test_a_shard_that_exists_is_whole(language, tmp_path, monkeypatch):
     """A process that dies while it writes leaves no shard, not half of one."""
-    original = pq.write_table
 
-    def dies_half_way(table, path, **options):
-        original(table, path, **options)
-        Path(path).write_bytes(Path(path).read_bytes()[:500])
+    def dies(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shards.pq, "write_table", dies_half_way)
+    monkeypatch.setattr(shards, "file_hash", dies)
     with pytest.raises(KeyboardInterrupt):
         write_shard(tmp_path / "shard.parquet", rows_of(language.vocabulary, 5), FIELDS)
     assert not (tmp_path / "shard.parquet").exists()
@@ -154,8 +159,8 @@ def test_a_corpus_of_another_tokenizer_is_refused(written):
         (None, "no manifest.json; build the corpus with `scmulan corpus build`"),
         ("{", "not JSON"),
         ("[]", "not a corpus manifest"),
-        ('{"format": 99}', "format 99, needed 1"),
-        ('{"format": 1, "shards": []}', "not a corpus manifest, needed format, tokenizer_sha256, fields, shards"),
+        ('{"format": 99}', "format 99, needed 2"),
+        ('{"format": 2, "shards": []}', "not a corpus manifest, needed format, tokenizer_sha256, fields, shards"),
     ],
 )
 def test_a_folder_without_a_whole_manifest_is_an_error(tmp_path, content, message):

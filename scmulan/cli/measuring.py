@@ -58,7 +58,7 @@ def demo(
 
 
 def bench(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="speed, roundtrip, sampling, invariance, sentence or kill.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="speed, roundtrip, sampling, invariance, sentence, corpus or kill.")],
     model: ModelName = "demo",
     device: Device = "cpu",
     seed: Seed = 0,

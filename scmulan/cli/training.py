@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from scmulan.cli.terminal import AsJson, err, out, show
-from scmulan.errors import PromptError, RecipeError
+from scmulan.errors import PromptError, RecipeError, nearest
+
+if TYPE_CHECKING:
+    from scmulan.corpus.plan import Plan
 
 
 def pretrain(
@@ -32,18 +35,29 @@ def pretrain(
 
 def _prepare_corpus(plan: dict[str, Any], folder: Path, output: Path) -> Path:
     """The corpus of a recipe's plan, built where it is not there yet; RecipeError when the one there is of another plan."""
-    from scmulan.corpus.build import build_corpus, build_plan_tokenizer, read_plan
+    from scmulan.corpus.build import build_corpus
+    from scmulan.corpus.plan import read_plan
     from scmulan.corpus.shards import MANIFEST, write_json
 
     record = output / "plan.json"
     if not (output / "corpus" / MANIFEST).is_file() or not record.is_file():
         opened = read_plan(plan, folder)
-        build_plan_tokenizer(opened, output / "tokenizer")
-        build_corpus(opened, output / "tokenizer", output / "corpus")
+        build_corpus(opened, _tokenizer_of(opened, output / "tokenizer"), output / "corpus", say=err.print)
         write_json(record, plan)
     elif json.loads(record.read_text()) != json.loads(json.dumps(plan)):
         raise RecipeError(f"{output / 'corpus'} was built from another plan ({record}); give another output folder, or delete this one")
     return output / "corpus"
+
+
+def _tokenizer_of(plan: Plan, folder: Path) -> Path:
+    """The tokenizer that a plan names, or one made for it in ``folder``."""
+    from scmulan.corpus.own_tokenizer import build_plan_tokenizer
+    from scmulan.tokenizer import tokenizer_folder
+
+    if plan.tokenizer.folder is not None:
+        return tokenizer_folder(plan.tokenizer.folder)
+    build_plan_tokenizer(plan, folder)
+    return folder
 
 
 def tokenizer_build(
@@ -63,7 +77,8 @@ def tokenizer_build(
         output = output or Path("tokenizer", "default")
         build_default(output)
     else:
-        from scmulan.corpus.build import build_plan_tokenizer, read_plan
+        from scmulan.corpus.own_tokenizer import build_plan_tokenizer
+        from scmulan.corpus.plan import read_plan
 
         if output is None:
             raise PromptError("tokenizer build: needed -o, the folder to write")
@@ -76,43 +91,80 @@ def corpus_build(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="Corpus plan.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Tokenizer or model folder, or 'default'; made from the plan if not given.")
+        Path | None, typer.Option(help="Tokenizer or model folder, or 'default'; what the plan says if not given.")
     ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for few cells, else one for each core.")] = None,
+    engine: Annotated[str, typer.Option(help="Where the work runs: processes, or ray.")] = "processes",
+    address: Annotated[str | None, typer.Option(help="Ray cluster: auto, or ray://host:10001; one is started here by default.")] = None,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave out sources that can't be read.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write data sets as sentences into Parquet shards with a manifest."""
-    from scmulan.corpus.build import build_corpus, build_plan_tokenizer, read_plan
+    """Write data sets as sentences into Parquet shards with a manifest; run again, it goes on where it stopped."""
+    from scmulan.corpus.build import build_corpus
+    from scmulan.corpus.plan import read_plan
+    from scmulan.corpus.workers import ENGINES, Workers
     from scmulan.tokenizer import tokenizer_folder
 
+    if engine not in ENGINES:
+        raise RecipeError(f"--engine {engine!r}: needed one of {', '.join(ENGINES)}{nearest(engine, ENGINES)}")
     opened = read_plan(plan)
-    if tokenizer is None:
-        tokenizer = output.with_name(output.name + "-tokenizer")
-        build_plan_tokenizer(opened, tokenizer)
-    manifest = build_corpus(opened, tokenizer_folder(tokenizer), output)
-    show({"cells": manifest["cells"], "tokens": manifest["tokens"], "shards": len(manifest["shards"]), "output": str(output)}, as_json)
+    folder = tokenizer_folder(tokenizer) if tokenizer else _tokenizer_of(opened, output.with_name(output.name + "-tokenizer"))
+    where = None if workers is None and engine == "processes" else Workers(engine=engine, count=workers or 1, address=address)
+    manifest = build_corpus(opened, folder, output, workers=where, skip_broken=skip_broken, say=err.print)
+    found = {key: manifest[key] for key in ("cells", "tokens", "doubles")}
+    show({**found, "shards": len(manifest["shards"]), "left out": len(manifest["left_out"]), "output": str(output)}, as_json)
+
+
+def corpus_verify(
+    folder: Annotated[Path, typer.Argument(metavar="CORPUS", help="Corpus folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare every shard of a corpus with its hash."""
+    from scmulan.corpus.shards import Corpus
+
+    corpus = Corpus(folder)
+    corpus.verify()
+    show({"shards": len(corpus.manifest["shards"]), "cells": corpus.manifest["cells"], "verdict": "every shard as its hash says"}, as_json)
 
 
 def corpus_inspect(
     folder: Annotated[Path, typer.Argument(metavar="CORPUS", help="Corpus folder.")],
     verify: Annotated[bool, typer.Option("--verify", help="Compare every shard with its hash.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Write a picture of organs, types, depths and lengths: .png, .svg or .pdf.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is in a corpus."""
+    """Say what is in a corpus: sources, organs, types, depths, lengths."""
+    from scmulan.corpus.contents import contents_of
     from scmulan.corpus.shards import Corpus
 
     corpus = Corpus(folder)
     if verify:
         corpus.verify()
+    contents = contents_of(corpus.manifest)
+    if picture is not None:
+        from scmulan.plots_corpus import draw_corpus
+
+        draw_corpus(contents, picture)
     if as_json:
-        print(json.dumps({key: value for key, value in corpus.manifest.items() if key != "shards"}, indent=1, ensure_ascii=False))
+        print(json.dumps(contents, indent=1, ensure_ascii=False))
         return
-    table = Table("source", "cells", "splits", "median tokens", "cell types", box=None)
-    for source in corpus.manifest["sources"]:
+    _show_sources(corpus.manifest)
+    for name, labels in contents["labels"].items():
+        shown = [f"{label} {cells:,}" for label, cells in list(labels.items())[:6]]
+        more = f" and {len(labels) - 6:,} more" if len(labels) > 6 else ""
+        out.print(f"[bold]{name}[/bold]  {', '.join(shown)}{more}")
+    for name, unit in (("depths", "counts"), ("lengths", "ids")):
+        low, middle, high = contents[name]["quartiles"]
+        out.print(f"[bold]{name}[/bold]  a quarter below {low:,} {unit} a cell, half below {middle:,}, three quarters below {high:,}")
+    checked = ", every shard as its hash says" if verify else ""
+    out.print(f"{contents['cells']:,} cells, {contents['tokens']:,} tokens{checked}")
+
+
+def _show_sources(manifest: dict[str, Any]) -> None:
+    table = Table("source", "cells", "splits", "median ids", "cell types", "counts outside vocabulary", box=None)
+    for source in manifest["sources"]:
         splits = ", ".join(f"{name} {count:,}" for name, count in source["splits"].items())
-        table.add_row(
-            source["file"], f"{source['cells']:,}", splits, f"{source['median_tokens']:,}", str(len(source["labels"].get("cell_type", [])))
-        )
+        outside = f"{source['share_of_counts_outside_vocabulary']:.2%}"
+        types = str(len(source["labels"].get("cell_type", [])))
+        table.add_row(source["file"], f"{source['cells']:,}", splits, f"{source['median_tokens']:,}", types, outside)
     out.print(table)
-    out.print(
-        f"{corpus.manifest['cells']:,} cells, {corpus.manifest['tokens']:,} tokens" + (", every shard as its hash says" if verify else "")
-    )

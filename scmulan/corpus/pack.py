@@ -129,7 +129,7 @@ def epoch_sentences(
 
 def _weighted_rows(rows: CellRows, packing: Packing, rng: np.random.Generator) -> Ids:
     weights = packing.dataset_weights or {}
-    rate = np.array([weights.get(dataset, 1.0) for dataset in rows.datasets])
+    rate = np.array([weights.get(dataset, 1.0) for dataset in rows.datasets]) * rows.weights
     times = np.floor(rate + rng.random(len(rate))).astype(int)
     return np.repeat(np.arange(len(rate)), times)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ from scmulan.csentence import Ids, Ragged
 from scmulan.errors import CorpusError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 NEEDED = ("format", "tokenizer_sha256", "fields", "shards")
 SPLITS = ("train", "valid", "test")
 
@@ -37,6 +38,10 @@ class CellRows:
         Each from ``<cell>`` to ``</cell>``, whole (not thinned).
     fields : name -> (C,) list of text or None
     cell_ids, datasets, donors, splits : (C,) lists
+    weights : (C,) float32
+        How often each is seen in training, beside the others.
+    fingerprints : (C,) uint64
+        Equal for cells of the same counts; 0 for those too shallow to tell.
     """
 
     ids: Ragged
@@ -45,6 +50,8 @@ class CellRows:
     datasets: list[str]
     donors: list[str | None]
     splits: list[str]
+    weights: npt.NDArray[np.float32]
+    fingerprints: npt.NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.cell_ids)
@@ -60,32 +67,61 @@ class CellRows:
             datasets=[self.datasets[row] for row in rows],
             donors=[self.donors[row] for row in rows],
             splits=[self.splits[row] for row in rows],
+            weights=self.weights[list(rows)],
+            fingerprints=self.fingerprints[list(rows)],
         )
 
 
-def write_shard(path: Path, rows: CellRows, field_names: Sequence[str]) -> str:
-    """Write one Parquet shard so that it appears whole or not at all; returns its sha256."""
-    ids = pa.LargeListArray.from_arrays(pa.array(rows.ids.offsets), pa.array(rows.ids.values.astype(np.uint16)))
-    columns: dict[str, Any] = {
-        "cell_id": pa.array(rows.cell_ids, pa.string()),
-        "dataset": pa.array(rows.datasets, pa.string()).dictionary_encode(),
-        "donor": pa.array(rows.donors, pa.string()).dictionary_encode(),
-        "split": pa.array(rows.splits, pa.string()).dictionary_encode(),
-        **{name: pa.array(rows.fields.get(name) or [None] * len(rows), pa.string()).dictionary_encode() for name in field_names},
-        "ids": ids,
-    }
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.table(columns), partial, compression="zstd")
-    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-    with open(partial, "rb") as handle:
-        os.fsync(handle.fileno())
-    partial.rename(path)
-    return digest
+class ShardWriter:
+    """Writes one Parquet shard in row groups, so that it appears whole or not at all.
+
+    As a context manager; after it, ``sha256`` is that of the file. Left by an error, it leaves nothing.
+    """
+
+    def __init__(self, path: Path, field_names: Sequence[str]) -> None:
+        self.path, self.partial, self.sha256 = path, path.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}.partial"), ""
+        self._names = list(field_names)
+        texts = ["cell_id", "dataset", "donor", "split", *self._names]
+        more = [("weight", pa.float32()), ("fingerprint", pa.uint64()), ("ids", pa.large_list(pa.uint16()))]
+        self._schema = pa.schema([*((name, pa.string()) for name in texts), *more])
+        self._writer = pq.ParquetWriter(self.partial, self._schema, compression="zstd")
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def add(self, rows: CellRows) -> None:
+        """One row group."""
+        none = [None] * len(rows)
+        columns = {
+            "cell_id": rows.cell_ids, "dataset": rows.datasets, "donor": rows.donors, "split": rows.splits,
+            **{name: rows.fields.get(name) or none for name in self._names},
+        }  # fmt: skip
+        arrays = [pa.array(values, pa.string()) for values in columns.values()]
+        ids = pa.LargeListArray.from_arrays(pa.array(rows.ids.offsets), pa.array(rows.ids.values.astype(np.uint16)))
+        arrays += [pa.array(rows.weights, pa.float32()), pa.array(rows.fingerprints, pa.uint64()), ids]
+        self._writer.write_table(pa.table(arrays, schema=self._schema))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self._writer.close()
+            if error is None:
+                with open(self.partial, "rb") as handle:
+                    os.fsync(handle.fileno())
+                self.sha256 = file_hash(self.partial)
+                self.partial.rename(self.path)
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, read a piece at a time."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON so that it appears whole or not at all."""
-    partial = path.with_suffix(path.suffix + ".partial")
+    partial = path.with_suffix(f"{path.suffix}.{os.getpid()}-{os.urandom(4).hex()}.partial")
     with open(partial, "w") as handle:
         handle.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         handle.flush()
@@ -131,7 +167,7 @@ class Corpus:
             path = self.folder / shard["file"]
             if not path.is_file():
                 raise CorpusError(f"{path}: missing; build the corpus again")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != shard["sha256"]:
+            if file_hash(path) != shard["sha256"]:
                 raise CorpusError(f"{path}: its sha256 is not the manifest's; delete it and build the corpus again")
 
     def read(self, split: str | None = None) -> CellRows:
@@ -149,20 +185,31 @@ class Corpus:
         table = pa.concat_tables([_plain(table) for table in tables])
         if split is not None:
             table = table.filter(pc.equal(table["split"], split))
-        ids = table["ids"].combine_chunks()
-        ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
-        offsets: Ids = np.asarray(ids.offsets, dtype=np.int64)
-        return CellRows(
-            ids=Ragged(np.asarray(ids.values, dtype=np.int64)[offsets[0] : offsets[-1]], offsets - offsets[0]),
-            fields={name: table[name].to_pylist() for name in self.field_names},
-            cell_ids=table["cell_id"].to_pylist(),
-            datasets=table["dataset"].to_pylist(),
-            donors=table["donor"].to_pylist(),
-            splits=table["split"].to_pylist(),
-        )
+        return _rows_of(table, self.field_names)
 
 
 def _plain(table: pa.Table) -> pa.Table:
     """Dictionary columns as strings, so that shards with different dictionaries can be joined."""
     fields = [pa.field(f.name, pa.string()) if pa.types.is_dictionary(f.type) else f for f in table.schema]
     return table.cast(pa.schema(fields))
+
+
+def read_shard(path: Path, field_names: Sequence[str]) -> CellRows:
+    """All cells of one shard."""
+    return _rows_of(_plain(pq.read_table(path)), field_names)
+
+
+def _rows_of(table: pa.Table, field_names: Sequence[str]) -> CellRows:
+    ids = table["ids"].combine_chunks()
+    ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
+    offsets: Ids = np.asarray(ids.offsets, dtype=np.int64)
+    return CellRows(
+        ids=Ragged(np.asarray(ids.values, dtype=np.int64)[offsets[0] : offsets[-1]], offsets - offsets[0]),
+        fields={name: table[name].to_pylist() for name in field_names},
+        cell_ids=table["cell_id"].to_pylist(),
+        datasets=table["dataset"].to_pylist(),
+        donors=table["donor"].to_pylist(),
+        splits=table["split"].to_pylist(),
+        weights=table["weight"].to_numpy().astype(np.float32),
+        fingerprints=table["fingerprint"].to_numpy().astype(np.uint64),
+    )

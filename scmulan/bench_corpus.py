@@ -1,0 +1,199 @@
+"""How fast cells become a corpus, and in how much memory: a large data set is made of real cells, then built from in several ways.
+
+Cells for throughput alone: each is half of the counts of one real cell and half of those of another, drawn at random, with the first one's
+labels. Every measurement runs in a process of its own, whose peak memory the system tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import zarr
+from anndata.io import write_elem
+
+from scmulan import assets, csentence
+from scmulan.cells_on_disk import CellStore
+from scmulan.corpus.blocks import _onto
+from scmulan.corpus.build import build_corpus
+from scmulan.corpus.plan import read_plan
+from scmulan.corpus.workers import Workers
+from scmulan.tokenizer import load_vocabulary
+
+Say = Callable[[str], None]
+CELLS = 1_000_000
+MADE_AT_ONCE = 20_000
+IN_MEMORY = 8192
+RANKED = 4096
+CONTEXT = 2048
+CHUNK = 1_000_000
+
+
+def corpus(data: Path | None, n: int | None, seed: int, say: Say) -> dict[str, Any]:
+    """Cells per second and peak memory of each way to a corpus, for a tenth of a tenth, a tenth and all of ``n`` cells."""
+    source = (data or assets.path("embedded", "cells")) / "zheng_pbmc_facs.h5ad"
+    folder = Path("corpora") / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    n = n or CELLS
+    found: dict[str, Any] = {"made of": source.name}
+    for size in sorted({max(n // 100, 1000), max(n // 10, 1000), n}):
+        for suffix in ("h5ad", "zarr"):
+            path = folder / f"cells-{size}.{suffix}"
+            if not path.exists():
+                say(f"making {path}")
+                make_cells(source, path, size, seed)
+            ways = {"build": 1} | ({"build, 2 processes": 2} if size == n else {})
+            for name, workers in ways.items():
+                found[f"{suffix}, {size:,} cells, {name}"] = measured("build", path, workers)
+                say(f"{suffix}, {size:,} cells, {name}: {found[f'{suffix}, {size:,} cells, {name}']}")
+    largest = folder / f"cells-{n}.h5ad"
+    for name in ("encode", "scanpy", "ranks"):
+        found[name] = measured(name, largest if name != "scanpy" else folder / f"cells-{max(n // 10, 1000)}.h5ad", 1)
+        say(f"{name}: {found[name]}")
+    return found
+
+
+def make_cells(source: Path, path: Path, n_cells: int, seed: int) -> None:
+    """A data set of cells mixed of real ones, written in blocks: gzip in HDF5, the library's own compression in zarr."""
+    real, rng = anndata.read_h5ad(source), np.random.default_rng(seed)
+    counts = sp.csr_matrix(real.X)
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    root = h5py.File(partial, "w") if path.suffix == ".h5ad" else zarr.open_group(partial, mode="w", zarr_format=2)
+    root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+    matrix = root.create_group("X")
+    indptr, filled, labels = [np.zeros(1, dtype=np.int64)], 0, []
+    parts = {name: _growing(matrix, name, kind) for name, kind in (("data", np.float32), ("indices", np.int32))}
+    for first in range(0, n_cells, MADE_AT_ONCE):
+        pair = rng.integers(0, real.n_obs, size=(2, min(MADE_AT_ONCE, n_cells - first)))
+        block = _halved(counts[pair[0]], rng) + _halved(counts[pair[1]], rng)
+        block.sort_indices()
+        end = filled + block.nnz
+        for name, values in (("data", block.data), ("indices", block.indices)):
+            parts[name].resize((end,))
+            parts[name][filled:end] = values
+        indptr.append(block.indptr[1:].astype(np.int64) + filled)
+        filled = end
+        labels.append(pair[0])
+    matrix.create_dataset("indptr", data=np.concatenate(indptr)) if path.suffix == ".h5ad" else matrix.create_array(
+        "indptr", data=np.concatenate(indptr), chunks=(CHUNK,)
+    )
+    matrix.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [n_cells, real.n_vars]})
+    obs = real.obs.iloc[np.concatenate(labels)].copy()
+    obs.index = pd.Index([f"made{number}" for number in range(n_cells)], dtype=object)
+    for column in obs:
+        obs[column] = obs[column].astype("category")
+    write_elem(root, "obs", obs)
+    write_elem(root, "var", real.var)
+    write_elem(root, "uns", {"made": "each cell of halves of the counts of two real cells, for measuring speed"})
+    if path.suffix == ".h5ad":
+        root.close()
+    partial.rename(path)
+
+
+def _growing(group: Any, name: str, kind: Any) -> Any:
+    if isinstance(group, h5py.Group):
+        return group.create_dataset(
+            name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(CHUNK // 10,), compression="gzip", compression_opts=1
+        )
+    return group.create_array(name, shape=(0,), dtype=kind, chunks=(CHUNK,))
+
+
+def _halved(counts: sp.csr_matrix, rng: np.random.Generator) -> sp.csr_matrix:
+    """Each count kept with a chance of one half."""
+    kept = sp.csr_matrix(counts, dtype=np.float32, copy=True)
+    kept.data = rng.binomial(counts.data.astype(np.int64), 0.5).astype(np.float32)
+    kept.eliminate_zeros()
+    return kept
+
+
+def measured(what: str, path: Path, workers: int) -> dict[str, Any]:
+    """One measurement in a process of its own: cells per second, seconds, and the largest memory of it and of its workers, in MB."""
+    code = "from scmulan.bench_corpus import measure; measure()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, what, str(path), str(workers)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    text, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"measuring {what} of {path} failed")
+    found: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
+    return found
+
+
+def measure() -> None:
+    """What a measuring process does: its arguments say what, of which data set, with how many workers."""
+    import resource
+
+    what, path, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    ways = {"build": _build, "encode": _encode, "scanpy": _scanpy, "ranks": _ranks}
+    n_cells, seconds = ways[what](path, workers)
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    print(json.dumps({"cells per second": round(n_cells / seconds), "seconds": round(seconds, 1), "peak MB": round(peak)}))
+
+
+def _build(path: Path, workers: int) -> tuple[int, float]:
+    """Data set to Parquet shards and manifest, all of it."""
+    output = path.with_name(f"corpus-{os.getpid()}")
+    began = time.perf_counter()
+    plan = read_plan({"sources": [str(path.absolute())], "deduplicate": True})
+    manifest = build_corpus(plan, assets.path("embedded", "model"), output, workers=Workers(count=workers))
+    seconds = time.perf_counter() - began
+    shutil.rmtree(output)
+    return int(manifest["cells"]), seconds
+
+
+def _counts(path: Path, n_cells: int) -> tuple[sp.csr_matrix, csentence.Vocabulary]:
+    store, vocabulary = CellStore(path), load_vocabulary(assets.path("embedded", "model"))
+    onto = _onto(store, vocabulary)
+    spans = list(store.spans(0, min(n_cells, store.n_cells)))
+    counts = sp.vstack([store.counts(*span, onto, vocabulary.n_genes)[0] for span in spans], format="csr")
+    counts.sort_indices()
+    return counts, vocabulary
+
+
+def _encode(path: Path, workers: int) -> tuple[int, float]:
+    """Counts in memory to ids, the fastest of five."""
+    counts, vocabulary = _counts(path, IN_MEMORY)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        csentence.encode(counts, vocabulary)
+        times.append(time.perf_counter() - began)
+    return counts.shape[0], min(times)
+
+
+def _scanpy(path: Path, workers: int) -> tuple[int, float]:
+    """scanpy reading the file, and no more."""
+    import scanpy
+
+    began = time.perf_counter()
+    adata = scanpy.read_h5ad(path)
+    return adata.n_obs, time.perf_counter() - began
+
+
+def _ranks(path: Path, workers: int) -> tuple[int, float]:
+    """Counts in memory to genes ranked by normalised expression over the gene's median, cell by cell, as Geneformer's tokenizer does."""
+    counts, _ = _counts(path, RANKED)
+    by_gene = sp.csc_matrix(counts)
+    spans = zip(by_gene.indptr[:-1], by_gene.indptr[1:], strict=True)
+    median = np.array([np.median(by_gene.data[start:end]) if end > start else 1.0 for start, end in spans])
+    tokens = np.arange(4, 4 + counts.shape[1], dtype=np.uint16)
+    began = time.perf_counter()
+    for row in range(counts.shape[0]):
+        span = slice(counts.indptr[row], counts.indptr[row + 1])
+        values = counts.data[span] / counts.data[span].sum() * 10_000 / median[counts.indices[span]]
+        tokens[counts.indices[span][np.argsort(-values)]][:CONTEXT]
+    return counts.shape[0], time.perf_counter() - began
