@@ -40,6 +40,7 @@ from scmulan.training.held_out import evaluate
 from scmulan.training.loop import Data, Run
 from scmulan.training.loss import Loss, loss_of_pack
 from scmulan.training.recipe import Recipe, fill
+from scmulan.training.seen import seen_labels
 
 Say = Callable[[str], None]
 
@@ -331,7 +332,7 @@ def _nats(run: Run, held: Data) -> dict[str, float]:
 def _annotation(run: Run, held: Data, folder: Path) -> dict[str, float]:
     """Accuracy, macro-F1 and nats of the cell type from the cell alone, among the types of the training cells."""
     true = np.array(held.rows.fields["cell_type"], dtype=str)
-    names = sorted({label for label in run.train_data.rows.fields["cell_type"] if label})
+    names = sorted({seen["cell_type"] for seen in seen_labels(run.corpus) if "cell_type" in seen})
     engine = TransformersEngine(load_checkpoint(folder))
     prompts = [run.writer.prompt("annotate", {}, cell=cell) for cell in _laid(run, held)]
     scores = engine.score(prompts, [run.writer.answer(as_answer(name), ["lineage", "cell_type"]) for name in names])

@@ -31,6 +31,7 @@ for command in (*ABOUT_CELLS, *WRITING, training.pretrain, *MEASURING):
 tokenizer_app.command("build")(training.tokenizer_build)
 corpus_app.command("build")(training.corpus_build)
 corpus_app.command("inspect")(training.corpus_inspect)
+corpus_app.command("pack")(training.corpus_pack)
 corpus_app.command("verify")(training.corpus_verify)
 app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(corpus_app, name="corpus")

@@ -115,16 +115,37 @@ def corpus_build(
     show({**found, "shards": len(manifest["shards"]), "left out": len(manifest["left_out"]), "output": str(output)}, as_json)
 
 
+def corpus_pack(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe whose corpus is packed.")],
+    epochs: Annotated[int, typer.Option(min=1, help="How many epochs, from the first.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    engine: Annotated[str, typer.Option(help="Where the work runs: processes, or ray.")] = "processes",
+    address: Annotated[str | None, typer.Option(help="Ray cluster: auto, or ray://host:10001; one is started here by default.")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="Change a line of the recipe; repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the packs that a recipe trains on into files of 16-bit ids, ahead of training; run again, it goes on."""
+    from scmulan.corpus.workers import Workers
+    from scmulan.training.ahead import pack_ahead
+    from scmulan.training.recipe import read_recipe
+
+    opened = read_recipe(recipe, change or [])
+    corpus = Path(opened.corpus) if opened.corpus else _prepare_corpus(opened.plan or {}, Path(opened.folder), Path(opened.output))
+    show(pack_ahead(opened, corpus, epochs=epochs, workers=Workers(engine=engine, count=workers, address=address)), as_json)
+
+
 def corpus_verify(
     folder: Annotated[Path, typer.Argument(metavar="CORPUS", help="Corpus folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare every shard of a corpus with its hash."""
+    """Compare every shard and every packed file of a corpus with its hash."""
     from scmulan.corpus.shards import Corpus
+    from scmulan.corpus.windows import verify_packed
 
     corpus = Corpus(folder)
     corpus.verify()
-    show({"shards": len(corpus.manifest["shards"]), "cells": corpus.manifest["cells"], "verdict": "every shard as its hash says"}, as_json)
+    found = {"shards": len(corpus.manifest["shards"]), "cells": corpus.manifest["cells"], "packed windows": verify_packed(corpus)}
+    show({**found, "verdict": "every file as its hash says"}, as_json)
 
 
 def corpus_inspect(

@@ -31,6 +31,7 @@ class Packing:
     thin_share : share of cells that are thinned at random, as augmentation
     thin_least : smallest share of counts that thinning keeps; the rate is log-uniform from it to 1
     dataset_weights : how many times a data set's cells are seen in an epoch, 1 where not named
+    window_cells : cells that are packed at a time; a corpus of more is read in windows of some of its shards
     """
 
     context: int = 1024
@@ -38,6 +39,7 @@ class Packing:
     thin_share: float = 0.25
     thin_least: float = 0.3
     dataset_weights: dict[str, float] | None = None
+    window_cells: int = 100_000
 
     def __post_init__(self) -> None:
         if self.pack_tokens < self.context:

@@ -170,22 +170,24 @@ class Corpus:
             if file_hash(path) != shard["sha256"]:
                 raise CorpusError(f"{path}: its sha256 is not the manifest's; delete it and build the corpus again")
 
-    def read(self, split: str | None = None) -> CellRows:
-        """Cells of one split (or all), in shard order."""
+    def table(self, file: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A shard, or some of its columns; CorpusError when it can't be read."""
+        try:
+            return _plain(pq.read_table(self.folder / file, columns=list(columns) if columns is not None else None))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise CorpusError(f"{self.folder / file}: {error}; build the corpus again") from None
+
+    def read(self, split: str | None = None, files: Sequence[str] | None = None) -> CellRows:
+        """Cells of one split (or all), in shard order; of some of the shards when they are named."""
         if split is not None and split not in SPLITS:
             raise CorpusError(f"split {split!r}: needed one of {', '.join(SPLITS)}")
         tables = []
-        for shard in self.manifest["shards"]:
-            try:
-                tables.append(pq.read_table(self.folder / shard["file"]))
-            except (OSError, pa.ArrowInvalid) as error:
-                raise CorpusError(f"{self.folder / shard['file']}: {error}; build the corpus again") from None
+        for file in files if files is not None else [shard["file"] for shard in self.manifest["shards"]]:
+            table = self.table(file)
+            tables.append(table if split is None else table.filter(pc.equal(table["split"], split)))
         if not tables:
             raise CorpusError(f"{self.folder}: no shard, so no cell; build the corpus again")
-        table = pa.concat_tables([_plain(table) for table in tables])
-        if split is not None:
-            table = table.filter(pc.equal(table["split"], split))
-        return _rows_of(table, self.field_names)
+        return _rows_of(pa.concat_tables(tables), self.field_names)
 
 
 def _plain(table: pa.Table) -> pa.Table:

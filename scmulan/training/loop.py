@@ -26,9 +26,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from scmulan import __version__
 from scmulan.corpus.pack import Packing, Packs, counts_of, epoch_packs
 from scmulan.corpus.shards import CellRows, Corpus
+from scmulan.corpus.windows import Window, window_packs, windows_of
 from scmulan.csentence import Vocabulary
 from scmulan.errors import CorpusError, EngineError
-from scmulan.metadata import FIELDS
 from scmulan.model import load_checkpoint, n_parameters, new_model, save_checkpoint, start_genes_by_detection
 from scmulan.prompts import Prompts, SentenceWriter, load_prompts
 from scmulan.tokenizer import load_tokenizer, load_vocabulary, tokenizer_hash
@@ -37,9 +37,12 @@ from scmulan.training.dropout import add_dropout
 from scmulan.training.held_out import evaluate
 from scmulan.training.loss import Loss, loss_of_pack, pack_loss
 from scmulan.training.optimizers import learning_rate_share, make_optimizers
-from scmulan.training.recipe import Recipe
+from scmulan.training.recipe import Recipe, packing_of
+from scmulan.training.seen import detection, seen_labels, training_size
 
 Say = Callable[[str], None]
+SHARDS_HELD_OUT = 64
+"""Held-out cells to be evaluated are drawn from so many shards, so that an atlas need not be read for them."""
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Cursor:
 
     step: int = 0
     epoch: int = 0
+    window: int = 0
     place: int = 0
     tokens: int = 0
 
@@ -62,31 +66,45 @@ class Data:
 
     @classmethod
     def open(cls, corpus: Corpus, split: str, writer: SentenceWriter, most: int | None = None) -> Data:
-        rows = corpus.read(split)
+        rows = corpus.read(split, _spread(corpus, SHARDS_HELD_OUT) if most is not None else None)
         if most is not None and len(rows) > most:
             rows = rows.select(np.random.default_rng(0).permutation(len(rows))[:most].tolist())
         return cls(rows, counts_of(rows.ids, writer), writer)
 
 
+def _spread(corpus: Corpus, most: int) -> list[str]:
+    """Up to ``most`` shards, evenly spread over the corpus."""
+    files = [shard["file"] for shard in corpus.manifest["shards"]]
+    return [files[place] for place in np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).astype(int))]
+
+
 class PackStream:
-    """Packs of one epoch after another, the next epoch made while this one is read."""
+    """Packs of one window after another, the next one made or opened while this one is trained on."""
 
-    def __init__(self, data: Data, packing_of: Callable[[int], Packing], seed: int, cursor: Cursor):
-        self.data, self.packing_of, self.seed, self.cursor = data, packing_of, seed, cursor
+    def __init__(self, corpus: Corpus, writer: SentenceWriter, packing_of: Callable[[int], Packing], seed: int, cursor: Cursor):
+        self.corpus, self.writer, self.packing_of, self.seed, self.cursor = corpus, writer, packing_of, seed, cursor
         self.pool = ThreadPoolExecutor(1)
-        self.packs: Packs = self._make(cursor.epoch)
-        self.ahead: Future[Packs] = self.pool.submit(self._make, cursor.epoch + 1)
+        self.packs: Packs = self._make(cursor.epoch, cursor.window)
+        self.ahead: Future[Packs] = self.pool.submit(self._make, *self._after())
 
-    def _make(self, epoch: int) -> Packs:
-        return epoch_packs(self.data.rows, self.data.counts, self.data.writer, self.packing_of(epoch), seed=self.seed, epoch=epoch)
+    def _windows(self, epoch: int) -> list[Window]:
+        return windows_of(self.corpus, self.packing_of(epoch).window_cells, seed=self.seed, epoch=epoch)
+
+    def _after(self) -> tuple[int, int]:
+        """Epoch and window that come after those of the cursor."""
+        is_last = self.cursor.window + 1 == len(self._windows(self.cursor.epoch))
+        return (self.cursor.epoch + 1, 0) if is_last else (self.cursor.epoch, self.cursor.window + 1)
+
+    def _make(self, epoch: int, number: int) -> Packs:
+        return window_packs(self.corpus, self._windows(epoch)[number], self.writer, self.packing_of(epoch), seed=self.seed)
 
     def take(self, n_packs: int) -> Iterator[tuple[Packs, int]]:
-        """The next packs, epochs joined without a gap."""
+        """The next packs, windows and epochs joined without a gap."""
         for _ in range(n_packs):
-            if self.cursor.place >= len(self.packs):
+            while self.cursor.place >= len(self.packs):
                 self.packs = self.ahead.result()
-                self.cursor.epoch, self.cursor.place = self.cursor.epoch + 1, 0
-                self.ahead = self.pool.submit(self._make, self.cursor.epoch + 1)
+                (self.cursor.epoch, self.cursor.window), self.cursor.place = self._after(), 0
+                self.ahead = self.pool.submit(self._make, *self._after())
             yield self.packs, self.cursor.place
             self.cursor.place += 1
 
@@ -135,8 +153,8 @@ class Run:
         self.weights = np.array([recipe.loss.weight_of(part) for part in self.writer.prompts.parts], dtype=np.float32)
         self.start_card: dict[str, Any] = {}
         self.cursor, self.curve_file = Cursor(), self.output / "curve.jsonl"
-        self.train_data = Data.open(self.corpus, "train", self.writer)
-        if not len(self.train_data.rows):
+        self.n_train, self.tokens_per_epoch = training_size(self.corpus, recipe.packing.context)
+        if not self.n_train:
             raise CorpusError(f"{self.corpus.folder}: no cell in the train split; change the plan's split")
         self._prepare_model()
         self._resume()
@@ -159,8 +177,7 @@ class Run:
         settings = self.recipe.model
         lm = new_model(settings.preset, self.vocabulary, context=self.recipe.packing.context, seed=self.recipe.seed)
         if settings.gene_start == "detection":
-            detection_G = np.asarray((self.train_data.counts > 0).mean(axis=0)).ravel()
-            start_genes_by_detection(lm, self.vocabulary, detection_G)
+            start_genes_by_detection(lm, self.vocabulary, detection(self.corpus, self.writer))
         return lm
 
     def _model_to_go_on_from(self, name: str) -> PreTrainedModel:
@@ -176,7 +193,6 @@ class Run:
         return found.model.train()
 
     def _open_data(self) -> None:
-        train = self.train_data
         split = next(
             (name for name in ("valid", "test") if any(name in source["splits"] for source in self.corpus.manifest["sources"])), None
         )
@@ -185,15 +201,10 @@ class Run:
             held = Data.open(self.corpus, split, self.writer, self.recipe.evaluation_cells)
             packing = replace(self.recipe.packing, thin_share=0.0, dataset_weights=None)
             self.held_out = epoch_packs(held.rows, held.counts, self.writer, packing, seed=1, epoch=0, augment=False)
-        self.tokens_per_epoch = float(np.minimum(train.rows.ids.lengths, self.recipe.packing.context).sum())
-        self.stream = PackStream(train, self._packing_of, self.recipe.seed, self.cursor)
+        self.stream = PackStream(self.corpus, self.writer, self._packing_of, self.recipe.seed, self.cursor)
 
     def _packing_of(self, epoch: int) -> Packing:
-        """Without thinning in the last epochs, so that the end of training sees real depths only."""
-        per_epoch = self.tokens_per_epoch / (self.recipe.packing.pack_tokens * self.recipe.packs_per_step)
-        if epoch * per_epoch >= self.recipe.thin_until * self.recipe.steps:
-            return replace(self.recipe.packing, thin_share=0.0)
-        return self.recipe.packing
+        return packing_of(self.recipe, self.tokens_per_epoch, epoch)
 
     def _resume(self) -> None:
         found = checkpoints.newest_whole(self.output / "checkpoints")
@@ -208,7 +219,7 @@ class Run:
         self.lm.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.cursor = Cursor(step=progress["step"], epoch=progress["epoch"], place=progress["place"], tokens=progress["tokens"])
+        self.cursor = Cursor(**{name: progress[name] for name in ("step", "epoch", "window", "place", "tokens")})
         kept = [line for line in curve_lines(self.curve_file) if line["step"] <= self.cursor.step]
         self.curve_file.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self.say(f"goes on from step {self.cursor.step:,}")
@@ -228,6 +239,7 @@ class Run:
             state = {"model": self.lm.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
             progress = {
                 "epoch": self.cursor.epoch,
+                "window": self.cursor.window,
                 "place": self.cursor.place,
                 "tokens": self.cursor.tokens,
                 "fingerprint": self._fingerprint(),
@@ -345,20 +357,6 @@ def curve_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
-
-
-def seen_labels(corpus: Corpus) -> list[dict[str, Any]]:
-    """Each combination of fields among the training cells, with its number of cells."""
-    rows = corpus.read("train")
-    names = FIELDS
-    seen: dict[tuple[str | None, ...], int] = {}
-    for row in range(len(rows)):
-        key = tuple(rows.fields[name][row] if name in rows.fields else None for name in names)
-        seen[key] = seen.get(key, 0) + 1
-    return [
-        {**{name: value for name, value in zip(names, key, strict=True) if value}, "cells": count}
-        for key, count in sorted(seen.items(), key=str)
-    ]
 
 
 def _tracker(name: str | None) -> str | None:

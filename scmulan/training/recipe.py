@@ -132,6 +132,14 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
+def packing_of(recipe: Recipe, tokens_per_epoch: float, epoch: int) -> Packing:
+    """How an epoch is packed: without thinning in the last epochs, so that the end of training sees real depths only."""
+    steps_per_epoch = tokens_per_epoch / (recipe.packing.pack_tokens * recipe.packs_per_step)
+    if epoch * steps_per_epoch >= recipe.thin_until * recipe.steps:
+        return dataclasses.replace(recipe.packing, thin_share=0.0)
+    return recipe.packing
+
+
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from YAML with ``key=value`` overrides (dots reach inside); relative names are also looked for among the shipped ones."""
     path = Path(path)
