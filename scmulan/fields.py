@@ -6,15 +6,21 @@ its organ, a cell type its lineage, a cell line its organ and disease. The origi
 
 from __future__ import annotations
 
+import datetime
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from scmulan import metadata
 from scmulan.errors import CellDataError, nearest, some
 
 Values = list[str | None]
+KINDS: dict[str, tuple[type, ...]] = {
+    "texts": (str,), "true or false": (bool, np.bool_), "numbers": (int, float, np.number), "dates": (datetime.date, np.datetime64),
+}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -27,6 +33,8 @@ class FieldSet:
         Canonical field to n preferred labels, and to n labels as the data set spelled them; in the order of `metadata.FIELDS`.
     columns
         Canonical field to the place it was found in, ``obs['tissue']``.
+    kinds
+        Canonical field to how many cells have a text, a number, ... there.
     donors, datasets
         n donors and data sets, None where not given.
     """
@@ -34,6 +42,7 @@ class FieldSet:
     fields: dict[str, Values] = field(default_factory=dict)
     originals: dict[str, Values] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)
     donors: Values = field(default_factory=list)
     datasets: Values = field(default_factory=list)
 
@@ -72,6 +81,7 @@ def read_fields(obs: pd.DataFrame, chosen: Mapping[str, str], uns: Mapping[str, 
         column = columns[name]
         if column is not None:
             found.put(name, _with_ids(obs, name, column), f"obs[{column!r}]")
+            found.kinds[name] = kinds_of(obs[column])
     said = next((str(uns[key]) for key in metadata.obs_columns("organism") if isinstance(uns.get(key), str)), None)
     if said and "organism" not in found.fields:
         found.put("organism", [said] * len(obs), "uns['organism']")
@@ -117,6 +127,20 @@ def _texts(column: pd.Series) -> Values:
     codes, categories = pd.factorize(column.astype(object), use_na_sentinel=True)
     names = [None if metadata.is_absent(value) else str(value) for value in categories]
     return [names[code] if code >= 0 else None for code in codes]
+
+
+def kinds_of(column: pd.Series) -> dict[str, int]:
+    """How many values are text, numbers, true or false, or something else; absent ones are not counted.
+
+    >>> kinds_of(pd.Series(["B cell", 3, None, 0.5]))
+    {'numbers': 2, 'texts': 1}
+    """
+    codes, categories = pd.factorize(column.astype(object), use_na_sentinel=True)
+    often, found = np.bincount(codes[codes >= 0], minlength=len(categories)), Counter[str]()
+    for value, count in zip(categories, often.tolist(), strict=True):
+        if not metadata.is_absent(value):
+            found[next((kind for kind, types in KINDS.items() if isinstance(value, types)), "others")] += count
+    return dict(found.most_common())
 
 
 def _with_ids(obs: pd.DataFrame, name: str, column: str) -> Values:
