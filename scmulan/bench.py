@@ -6,6 +6,8 @@
     invariance  cells and genes shuffled: sentences, labels and embeddings compared
     sentence    the layouts, losses and settings of scmulan.trials, each trained alike
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one
+    check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
+    fuzz-reader files broken at random: each must be read or refused with one kind of error
 
 Absolute times are of the machine they were taken on; ratios within one run travel better.
 """
@@ -28,7 +30,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from scmulan import assets, csentence, trials
+from scmulan import assets, bench_reader, csentence, trials
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
 from scmulan.decoding.sampling import Sampling
@@ -61,6 +63,8 @@ def run(
         "invariance": invariance,
         "sentence": sentence,
         "kill": kill,
+        "check": bench_reader.check_files,
+        "fuzz-reader": bench_reader.fuzz_reader,
     }
     if what not in measures:
         raise PromptError(f"bench {what!r}: needed one of {', '.join(measures)}{nearest(what, list(measures))}")

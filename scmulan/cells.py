@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from anndata import AnnData as AnnData  # exported: other modules name the type by this one
 
 from scmulan import metadata
+from scmulan.cells_damage import look_over
 from scmulan.counts import LARGEST, Values, log1p_cp10k
 from scmulan.counts_forms import holds_whole_numbers, is_unit_variance, read_values
 from scmulan.doctor import CellReport, report_fields, report_values
@@ -172,6 +173,7 @@ def read_h5ad(path: str | Path) -> AnnData:
         with path.open("rb") as file:
             if file.read(len(HDF5)) != HDF5:
                 raise CellDataError(f"{path}: not an HDF5 file, so not an .h5ad; write one with adata.write_h5ad")
+        look_over(path)
         adata: AnnData = anndata.read_h5ad(path)
     except CellDataError:
         raise

@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from scmulan.doctor import CellReport
 from scmulan.errors import some
+from scmulan.fields import values_of
 
 VERSION = "7.0.0"
 _STAGES = r"HsapDv:\d{7}|MmusDv:\d{7}|UBERON:\d{7}|WBls:\d{7}|ZFS:\d{7}|FBdv:\d{8}"
@@ -104,7 +104,10 @@ def wrong_values(obs: pd.DataFrame, names: Sequence[str]) -> dict[str, list[str]
     """Values of ``obs`` that are no value of their column, by column."""
     wrong = {}
     for name in names:
-        values = [str(value) for value in pd.unique(np.asarray(obs[name], dtype=object).ravel())]
+        column = values_of(obs, name)
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            column = column.cat.remove_unused_categories().cat.categories.to_series()
+        values = list(dict.fromkeys(str(value) for value in column.tolist()))
         bad = [value for value in values if not _fits(name, value)]
         if bad:
             wrong[f"obs[{name!r}]"] = bad[:10]

@@ -81,13 +81,13 @@ def read_fields(obs: pd.DataFrame, chosen: Mapping[str, str], uns: Mapping[str, 
         column = columns[name]
         if column is not None:
             found.put(name, _with_ids(obs, name, column), f"obs[{column!r}]")
-            found.kinds[name] = kinds_of(obs[column])
+            found.kinds[name] = kinds_of(values_of(obs, column))
     said = next((str(uns[key]) for key in metadata.obs_columns("organism") if isinstance(uns.get(key), str)), None)
     if said and "organism" not in found.fields:
         found.put("organism", [said] * len(obs), "uns['organism']")
     donor, dataset = columns["donor"], columns["dataset"]
-    found.donors = _texts(obs[donor]) if donor else [None] * len(obs)
-    found.datasets = _texts(obs[dataset]) if dataset else [None] * len(obs)
+    found.donors = _texts(values_of(obs, donor)) if donor else [None] * len(obs)
+    found.datasets = _texts(values_of(obs, dataset)) if dataset else [None] * len(obs)
     _complete(found, len(obs))
     return found
 
@@ -109,7 +109,7 @@ def _column(obs: pd.DataFrame, name: str, chosen: str | None) -> str | None:
     lower = {column.lower(): column for column in reversed(names)}
     for usual in metadata.obs_columns(name):
         column = usual if usual in names else lower.get(usual.lower())
-        if column is not None and any(_texts(obs[column])) and not _speaks_of_disease(obs, name, column):
+        if column is not None and any(_texts(values_of(obs, column))) and not _speaks_of_disease(obs, name, column):
             return column
     return None
 
@@ -118,15 +118,31 @@ def _speaks_of_disease(obs: pd.DataFrame, name: str, column: str) -> bool:
     """Whether ``condition``, usually a perturbation, holds diseases here."""
     if name != "perturbation" or column.lower() != "condition":
         return False
-    labels = (metadata.canonical("disease", value) for value in set(_texts(obs[column])) if value is not None)
+    labels = (metadata.canonical("disease", value) for value in set(_texts(values_of(obs, column))) if value is not None)
     return any(label.known and label.value != "normal" for label in labels)
+
+
+def values_of(obs: pd.DataFrame, name: str) -> pd.Series:
+    """A column by its name; the first of them where it stands there twice, or where the name is no text."""
+    return obs.iloc[:, [str(column) for column in obs.columns].index(name)]
+
+
+def _distinct(column: pd.Series) -> tuple[np.ndarray, list[object]]:
+    """Each value's place among the distinct ones, -1 for one that stands for nothing; lists and the like are distinct by their text."""
+    values = column.astype(object)
+    try:
+        codes, categories = pd.factorize(values, use_na_sentinel=True)
+    except TypeError:  # lists and the like can't be compared
+        codes, categories = pd.factorize(values.map(str), use_na_sentinel=True)
+    kept = np.array([not metadata.is_absent(value) for value in categories], dtype=bool)
+    return np.where((codes >= 0) & np.append(kept, False)[codes], codes, -1), list(categories)
 
 
 def _texts(column: pd.Series) -> Values:
     """Values as text, None where absent."""
-    codes, categories = pd.factorize(column.astype(object), use_na_sentinel=True)
-    names = [None if metadata.is_absent(value) else str(value) for value in categories]
-    return [names[code] if code >= 0 else None for code in codes]
+    codes, categories = _distinct(column)
+    names = [str(value) for value in categories]
+    return [names[code] if code >= 0 else None for code in codes.tolist()]
 
 
 def kinds_of(column: pd.Series) -> dict[str, int]:
@@ -135,21 +151,20 @@ def kinds_of(column: pd.Series) -> dict[str, int]:
     >>> kinds_of(pd.Series(["B cell", 3, None, 0.5]))
     {'numbers': 2, 'texts': 1}
     """
-    codes, categories = pd.factorize(column.astype(object), use_na_sentinel=True)
+    codes, categories = _distinct(column)
     often, found = np.bincount(codes[codes >= 0], minlength=len(categories)), Counter[str]()
     for value, count in zip(categories, often.tolist(), strict=True):
-        if not metadata.is_absent(value):
-            found[next((kind for kind, types in KINDS.items() if isinstance(value, types)), "others")] += count
-    return dict(found.most_common())
+        found[next((kind for kind, types in KINDS.items() if isinstance(value, types)), "others")] += count
+    return {kind: count for kind, count in found.most_common() if count}
 
 
 def _with_ids(obs: pd.DataFrame, name: str, column: str) -> Values:
     """Values of a column, an unknown one replaced by its ontology id where the id's column is there and the id is known."""
-    values = _texts(obs[column])
+    values = _texts(values_of(obs, column))
     id_column = next((usual for usual in metadata.obs_columns(name) if usual.endswith("_ontology_term_id") and usual in obs.columns), None)
     if id_column is None or id_column == column:
         return values
-    pairs = list(zip(values, _texts(obs[id_column]), strict=True))
+    pairs = list(zip(values, _texts(values_of(obs, id_column)), strict=True))
     best = {pair: _better(name, *pair) for pair in dict.fromkeys(pairs)}
     return [best[pair] for pair in pairs]
 

@@ -41,9 +41,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say what is in a file, what would be done with it, and how to mend what is wrong; exit code 1 when it can't be used."""
-    from scmulan.cells import check as check_cells
+    from scmulan.cells_apart import check_apart
 
-    report = check_cells(source, fields=pairs(field, "--field"), organism=organism, layer=layer)
+    report = check_apart(source, fields=pairs(field, "--field"), organism=organism, layer=layer)
     if as_json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False, default=str))
     else:
