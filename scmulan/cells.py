@@ -29,7 +29,7 @@ from scmulan.doctor_cells import report_cells
 from scmulan.doctor_genes import fix_of, report_genes, report_organism, report_two_species, speaks_for_two
 from scmulan.doctor_schema import report_schema
 from scmulan.errors import CellDataError, ScmulanWarning, nearest, some
-from scmulan.fields import FieldSet, read_fields, unique_names
+from scmulan.fields import FieldSet, read_fields, unique_names, values_of
 from scmulan.genes import HUMAN, GeneMatch, GeneTable, species_of
 
 COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "UMI", "raw_count")
@@ -277,7 +277,7 @@ def _is_gene(var: pd.DataFrame) -> np.ndarray:
     column = next((name for name in TYPE_COLUMNS if name in var), None)
     if column is None:
         return everything
-    kinds = var[column].astype(str).str.lower()
+    kinds = values_of(var, column).map(str).str.lower()
     is_gene: np.ndarray = kinds.isin(["gene expression", "gene", "nan"]).to_numpy()
     return is_gene if kinds.isin(["gene expression", "gene"]).any() else everything
 
@@ -289,7 +289,7 @@ def _find_genes(draft: _Draft, organism: str | None) -> None:
     is_gene = _is_gene(var)
     left_out, var = [str(name) for name in var.index[~is_gene]], var[is_gene]
     said = next((value for value in draft.labels.fields.get("organism", ()) if value), None)
-    ids, symbols = ([list(map(str, var[name])) for name in names if name in var] for names in (ID_COLUMNS, SYMBOL_COLUMNS))
+    ids, symbols = ([list(map(str, values_of(var, name))) for name in names if name in var] for names in (ID_COLUMNS, SYMBOL_COLUMNS))
     names = list(map(str, var.index))
     match = table.match(names, ids, symbols, said)
     species = table.species(names)

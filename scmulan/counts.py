@@ -74,6 +74,8 @@ def in_memory(matrix: Any) -> Any:
     matrix = matrix if is_sparse else np.asarray(matrix)
     if matrix.dtype.kind not in "biuf":
         raise CellDataError(f"values of type {matrix.dtype}; numbers are needed")
+    if not is_sparse and matrix.dtype.kind == "f" and matrix.dtype.itemsize not in (4, 8):
+        matrix = matrix.astype(np.float64)  # scipy knows no other floats
     if matrix.ndim != 2:
         raise CellDataError(f"an array of {matrix.ndim} dimensions; needed two, cells by genes")
     if is_sparse and matrix.format in ("csr", "csc"):

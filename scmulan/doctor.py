@@ -164,7 +164,8 @@ def _counts_in_words(where: str, values: Values, depth: np.ndarray) -> tuple[Ver
         return "warning", f"{where} holds only 0 and 1", "counts are needed, not whether a gene was seen"
     filled = depth[depth > 0]
     if len(filled) >= FEWEST_CELLS and values.spread < ROUNDED and len(np.unique(filled)) > 1:
-        found = f"{where} holds whole numbers, but every cell sums to about {np.median(filled):,.0f}: rounded TPM or CPM rather than counts"
+        total = float(f"{np.median(filled):.3g}")
+        found = f"{where} holds whole numbers, but every cell sums to about {total:,.0f}: rounded TPM or CPM rather than counts"
         return "warning", found, "give the counts from before they were normalised, in layers['counts']"
     deep = "; deep, so reads rather than molecules" if np.median(depth) >= READS else ""
     even = (

@@ -49,7 +49,7 @@ def report_cells(
     _summary(report, depth, genes)
     _mitochondria(report, counts, depth, measured)
     _empty(report, depth, cell_ids)
-    _depth(report, depth, genes, cell_ids, libraries, len(measured))
+    _depth(report, depth, cell_ids, libraries, len(measured))
     _one_gene(report, counts, depth, cell_ids)
     _doubled(report, counts, depth > 0, cell_ids)
     if repeated:
@@ -97,15 +97,12 @@ def _empty(report: CellReport, depth: np.ndarray, cell_ids: Sequence[str]) -> No
         report.add("empty cells", "warning", found, "drop them: sc.pp.filter_cells(adata, min_counts=1)", empty=len(empty))
 
 
-def _depth(
-    report: CellReport, depth: np.ndarray, genes: np.ndarray, cell_ids: Sequence[str], libraries: Sequence[str | None], n_measured: int
-) -> None:
+def _depth(report: CellReport, depth: np.ndarray, cell_ids: Sequence[str], libraries: Sequence[str | None], n_measured: int) -> None:
     """Cells far deeper or shallower than the others of their library."""
     filled = depth > 0
     if filled.sum() < FEWEST_CELLS or depth[filled].std() < ONE_SUM * depth[filled].mean():
         return  # too few to judge by, or all brought to one depth
     high, low = outliers(depth, libraries)
-    high &= genes > np.median(genes[filled])
     n_libraries = len({name for name in libraries if name is not None}) or 1
     within = f"the others of their library and type ({n_libraries:,} groups)" if n_libraries > 1 else "the others"
     share = high.sum() / filled.sum()

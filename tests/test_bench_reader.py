@@ -36,7 +36,8 @@ NUMBERS = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 0.5, 1.3862943611198906, -1, 1e-
 
 @st.composite
 def matrices(draw: st.DrawFn, n_cells: int, n_genes: int) -> object:
-    values = np.array(draw(st.lists(NUMBERS, min_size=n_cells * n_genes, max_size=n_cells * n_genes)), dtype=np.float64)
+    numbers = st.integers(0, 9) if draw(st.booleans()) else NUMBERS
+    values = np.array(draw(st.lists(numbers, min_size=n_cells * n_genes, max_size=n_cells * n_genes)), dtype=np.float64)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dense = values.reshape(n_cells, n_genes).astype(
@@ -77,6 +78,7 @@ def data_sets(draw: st.DrawFn) -> AnnData | None:
         if obs and draw(st.booleans()):
             frame.isetitem(0, frame.iloc[:, 0].astype(str).astype("category"))
         features = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in var.items()}, index=range(n_genes))
+        features = pd.concat([features, features], axis=1) if draw(st.integers(0, 9)) == 0 else features
         adata = AnnData(
             draw(st.one_of(st.none(), matrices(n_cells, n_genes))), obs=frame, var=features.set_axis(pd.Index(names, dtype=object)), uns=uns
         )
