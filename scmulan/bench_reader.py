@@ -36,7 +36,7 @@ NORMALISED: dict[str, tuple[float | None, Callable[[np.ndarray], np.ndarray]]] =
     "CP10k": (1e4, lambda values: values),
     "square root of CP10k": (1e4, np.sqrt),
 }
-SECONDS_A_FILE, WARM_UP = 3.0, 60.0
+SECONDS_A_FILE, WARM_UP = 30.0, 60.0
 MEMORY = 4 * 2**30  # of a worker; the files have some 50 kB
 FUZZED = 10_000
 

@@ -1,7 +1,7 @@
 """``check`` of a file in a process of its own: a file so damaged that libhdf5 crashes or hangs on it is a finding too, not a crash.
 
-Damage of that kind (an overwritten heap of strings, say, on which libhdf5 2.0 loops for ever) is past every ``except``. Limit: `read_cells`
-reads in the caller's process, as any reader of HDF5 does; a file of doubtful origin is checked first.
+Such damage is past every ``except``. `scmulan.cells_damage` looks for the kinds that are known; this bears those that are not. Limit:
+`read_cells` reads in the caller's process, as any reader of HDF5 does; a file of doubtful origin is checked first.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ LARGEST_LOG = 50  # no logarithm of a count is larger: e^50 is 5e21, 2^50 is 1e1
 MOST_SHARED = 8  # the smallest non-zero count of a cell may be up to this many counts
 NEAR = 0.1  # less than an eighth, so that no cell whose smallest count is up to eight is taken for one with a larger unit
 TOLERANCE, TOLERANCE_SLOPE = 0.02, 2e-5  # of a whole number; float32 logarithms are off by about 1e-6 of the value
+LARGEST_TOLD = 0.25 / TOLERANCE_SLOPE  # above it every number is near enough to a whole one, so it says nothing
+MOST_LOOSE = 0.2  # share of a cell's values that may be so large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ def to_counts(csr: sp.csr_matrix, pseudo_depth: int = PSEUDO_DEPTH, scales: Mapp
         return _not_recovered(csr, pseudo_depth, scales)
     values = scales[scale](csr.data)
     distance = np.abs(values - np.rint(values))
-    if (distance <= TOLERANCE + TOLERANCE_SLOPE * values).all():  # logged, but never divided by a size factor
+    if (distance <= np.minimum(NEAR, TOLERANCE + TOLERANCE_SLOPE * values)).all():  # logged, but never divided by a size factor
         whole, exact, residual = np.rint(values), np.ones(csr.shape[0], dtype=bool), float(distance.max())
     else:
         whole, exact, residual = recover(values, csr.indptr)
@@ -168,6 +170,8 @@ def recover(values: np.ndarray, indptr: np.ndarray) -> tuple[np.ndarray, np.ndar
         nearest = np.maximum(np.rint(multiple), 1)
         distance = np.abs(multiple - nearest)
         fits = np.maximum.reduceat(distance - TOLERANCE_SLOPE * nearest, starts) <= TOLERANCE
+        loose = np.add.reduceat((nearest > LARGEST_TOLD).astype(np.int64), starts)
+        fits &= (loose <= MOST_LOOSE * lengths[todo]) & (np.maximum.reduceat(nearest, starts) <= LARGEST)
         whole[entries[fits[rows]]] = nearest[fits[rows]]
         residual = max(residual, float(distance[fits[rows]].max(initial=0.0)))
         exact[todo[fits]] = True

@@ -19,9 +19,10 @@ from scmulan import bench_reader, cells_apart
 from scmulan.bench_reader import Worker, broken, check_files, fuzz_reader, outcome, written
 from scmulan.cells import check, read_cells
 from scmulan.cells_apart import check_apart
+from scmulan.cells_damage import has_endless_heap
 from scmulan.errors import CellDataError, PromptError
 
-ODD = settings(max_examples=150, suppress_health_check=list(HealthCheck))
+ODD = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 GENES = ["GATA1", "Gata1", "CD19", "ENSG00000102145", "ENSMUSG00000031162.4", "mm10_Xkr4", "GRCh38_MS4A1", "ERCC-00074", "2-Sep", "", "nan",
          "HLA.DRA", "MT-ND1", "mt-Nd1", "chr1:1-2", "123", "é\u0000", "a" * 300]  # fmt: skip
 LABELS = st.one_of(
@@ -120,14 +121,13 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 def test_broken_files_are_read_or_refused_by_a_worker() -> None:
     found = fuzz_reader(seed=3, n=60, say=lambda _: None)
     assert found["inputs"] == sum(found["outcomes"].values()) == 60
-    assert not [fault for fault in found["faults"] if not fault.startswith("hung")], found["faults"]
+    assert not found["faults"]
 
 
 @pytest.mark.slow
 def test_many_broken_files_are_read_or_refused_by_a_worker() -> None:
     found = fuzz_reader(seed=4, n=1500, say=print)
-    assert not [fault for fault in found["faults"] if not fault.startswith("hung")], found["faults"]
-    assert sum(found["faults"].values()) < 30  # heaps of strings on which libhdf5 loops: see scmulan.cells_damage
+    assert not found["faults"]
 
 
 def test_a_worker_that_dies_or_hangs_is_a_fault_and_the_next_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +153,12 @@ def test_the_ways_of_breaking_a_file_change_it(tmp_path: Path) -> None:
 
 
 def damage(path: Path, how: str) -> None:
+    if how.startswith("heap"):
+        content = bytearray(path.read_bytes())
+        first = content.index(b"GCOL") + 16
+        content[first : first + 16] = bytes(16) if how == "heap" else b"\xff" * 16
+        path.write_bytes(content)
+        return
     with h5py.File(path, "a") as file:
         if how == "sequence":
             kind = h5py.h5t.vlen_create(h5py.h5t.NATIVE_INT32)
@@ -164,12 +170,19 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "says"), [("sequence", "attribute 'odd' of obs"), ("sequences", "uns/odd holds sequences"), ("size", "more than can be in it")]
+    ("how", "says"),
+    [
+        ("sequence", "attribute 'odd' of obs"),
+        ("sequences", "uns/odd holds sequences"),
+        ("size", "more than can be in it"),
+        ("heap", "a heap of strings is damaged"),
+        ("heap that leads out", "a heap of strings is damaged"),
+    ],
 )
 def test_types_and_sizes_that_would_end_the_interpreter_are_refused_unread(tmp_path: Path, how: str, says: str) -> None:
     path = written(tmp_path / "whole")[0]
     damage(path, how)
-    with pytest.raises(CellDataError, match=f"0.h5ad: .*{says}.*copy it again"):
+    with pytest.raises(CellDataError, match=rf"0\.h5ad: .*{says}.*copy (it|the file) again"):
         read_cells(path)
 
 
@@ -215,3 +228,23 @@ def test_what_check_says_of_files_is_counted_and_counts_come_back(tmp_path: Path
 def test_no_folder_of_cells_is_an_error() -> None:
     with pytest.raises(PromptError, match="--data"):
         check_files(data=None, say=print)
+
+
+def test_a_file_whose_strings_were_changed_in_place_many_times_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    path = written(tmp_path / "whole")[0]
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        with h5py.File(path, "a") as file:
+            for _ in range(40):
+                group, key = file[rng.choice(["obs", "var", "uns"])], f"note{rng.integers(6)}"
+                if key in group.attrs and rng.random() < 0.4:
+                    del group.attrs[key]
+                else:
+                    group.attrs[key] = "x" * int(rng.integers(0, 3000))
+        assert not has_endless_heap(path)
+    assert len(read_cells(path)) == 20
+
+
+def test_an_empty_file_is_no_heap(tmp_path: Path) -> None:
+    (tmp_path / "a.h5ad").write_bytes(b"")
+    assert not has_endless_heap(tmp_path / "a.h5ad")
