@@ -181,8 +181,8 @@ class GeneTable:
     def ways(self, names: Sequence[str], organism: str) -> list[str]:
         """How `resolve` finds each name: one of `WAYS`.
 
-        >>> GeneTable.load().ways(["GATA1", "MLL", "2-Sep", "ENSG00000102145.12", "Xkr4"], HUMAN)
-        ['symbol', 'older name', 'respelled', 'Ensembl id with version', 'symbol']
+        >>> GeneTable.load().ways(["GATA1", "MLL", "GATA1-1", "ENSG00000102145.12", "H2-K1"], HUMAN)
+        ['symbol', 'older name', 'respelled', 'Ensembl id with version', 'symbol of the other species']
         """
         order = self._order(organism)
         return [self._find(_plain(name), order)[1] for name in names]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 import warnings
 from pathlib import Path
 
@@ -92,13 +94,24 @@ def data_sets(draw: st.DrawFn) -> AnnData | None:
     return adata
 
 
+def is_read_or_refused(adata: AnnData | None) -> None:
+    said = "refused" if adata is None else outcome(adata)
+    assert said.split(":")[0] in ("read", "refused"), said
+
+
 @ODD
 @given(data_sets())
 @pytest.mark.filterwarnings("ignore")
 def test_an_odd_data_set_gives_cells_or_a_cell_data_error(adata: AnnData | None) -> None:
-    if adata is not None:
-        said = outcome(adata)
-        assert said.split(":")[0] in ("read", "refused"), said
+    is_read_or_refused(adata)
+
+
+@pytest.mark.slow
+@settings(ODD, max_examples=3000)
+@given(data_sets())
+@pytest.mark.filterwarnings("ignore")
+def test_many_odd_data_sets_give_cells_or_a_cell_data_error(adata: AnnData | None) -> None:
+    is_read_or_refused(adata)
 
 
 @ODD
@@ -193,10 +206,10 @@ def test_a_file_is_checked_apart_as_it_is_here(tmp_path: Path) -> None:
 
 
 def test_a_file_that_ends_or_hangs_its_reader_is_a_problem_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-    import time
-
-    for ending, says in ((lambda *_, **__: os.abort(), "ended the process"), (lambda *_, **__: time.sleep(60), "takes longer than 1 s")):
+    for ending, says in (
+        (lambda *_, **__: os._exit(7), r"ended the process (code 7)"),
+        (lambda *_, **__: time.sleep(60), "takes longer than 1 s"),
+    ):
         monkeypatch.setattr(cells_apart, "check", ending)
         finding = check_apart(tmp_path / "a.h5ad", seconds=1.0)["file"]
         assert (finding.verdict, finding.fix) == ("problem", "copy it again, or write it anew from its source")
