@@ -7,6 +7,8 @@
     sentence    the layouts, losses and settings of scmulan.trials, each trained alike
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one
+    check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
+    fuzz-reader files broken at random: each must be read or refused with one kind of error
 
 Absolute times are of the machine they were taken on; ratios within one run travel better.
 """
@@ -29,7 +31,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from scmulan import assets, csentence, trials
+from scmulan import assets, bench_reader, csentence, trials
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
 from scmulan.decoding.sampling import Sampling
@@ -63,6 +65,8 @@ def run(
         "sentence": sentence,
         "kill": kill,
         "corpus": corpus,
+        "check": bench_reader.check_files,
+        "fuzz-reader": bench_reader.fuzz_reader,
     }
     if what not in measures:
         raise PromptError(f"bench {what!r}: needed one of {', '.join(measures)}{nearest(what, list(measures))}")

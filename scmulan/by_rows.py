@@ -33,10 +33,10 @@ class RowMatrix:
             self._indptr: npt.NDArray[np.int64] = np.asarray(indptr[:], dtype=np.int64)
             _check_indptr(self._indptr, shape[0], min(data.shape[0], indices.shape[0]))
 
-    def rows(self, first: int, last: int) -> sp.csr_matrix:
-        """Rows of a range, as stored: any number type, zeros kept; CellDataError for an index out of bounds or given twice."""
+    def rows(self, first: int, last: int) -> Any:
+        """Rows of a range, dense or CSR as they are stored, of any number type; CellDataError for an index out of bounds."""
         if self._dense is not None:
-            return sp.csr_matrix(np.asarray(self._dense[first:last]))
+            return np.asarray(self._dense[first:last])
         start, end = int(self._indptr[first]), int(self._indptr[last])
         indices = np.asarray(self._indices[start:end])
         indptr = self._indptr[first : last + 1] - start

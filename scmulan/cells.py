@@ -21,11 +21,16 @@ import scipy.sparse as sp
 from anndata import AnnData as AnnData  # exported: other modules name the type by this one
 
 from scmulan import metadata
-from scmulan.counts import Values, as_csr, log1p_cp10k, to_counts
-from scmulan.doctor import CellReport, report_cells, report_fields, report_genes, report_organism, report_values
+from scmulan.cells_damage import look_over
+from scmulan.counts import LARGEST, Values, log1p_cp10k
+from scmulan.counts_forms import holds_whole_numbers, is_unit_variance, read_values
+from scmulan.doctor import CellReport, report_fields, report_values
+from scmulan.doctor_cells import report_cells
+from scmulan.doctor_genes import fix_of, report_genes, report_organism, report_two_species, speaks_for_two
+from scmulan.doctor_schema import report_schema
 from scmulan.errors import CellDataError, ScmulanWarning, nearest, some
-from scmulan.fields import FieldSet, read_fields, unique_names
-from scmulan.genes import GeneMatch, GeneTable
+from scmulan.fields import FieldSet, read_fields, unique_names, values_of
+from scmulan.genes import HUMAN, GeneMatch, GeneTable, species_of
 
 COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "UMI", "raw_count")
 SYMBOL_COLUMNS = ("feature_name", "gene_symbol", "gene_symbols", "symbol", "gene_name", "gene_names", "gene_short_name", "features")
@@ -168,6 +173,7 @@ def read_h5ad(path: str | Path) -> AnnData:
         with path.open("rb") as file:
             if file.read(len(HDF5)) != HDF5:
                 raise CellDataError(f"{path}: not an HDF5 file, so not an .h5ad; write one with adata.write_h5ad")
+        look_over(path)
         adata: AnnData = anndata.read_h5ad(path)
     except CellDataError:
         raise
@@ -219,21 +225,36 @@ def _find_fields(draft: Draft, chosen: Mapping[str, str], organism: str | None) 
 def _find_values(draft: Draft, layer: str | None) -> None:
     """Take the first place that holds counts, else the one from which most cells' counts can be recovered, else pseudo-counts."""
     assert draft.adata is not None
-    faults: list[str] = []
+    faults: dict[str, str] = {}
     for place in _places(draft.adata, layer):
         draft.place = draft.place or place
+        is_gene = is_gene_column(place.var)
         try:
-            values = to_counts(as_csr(_of_genes(place)))
+            values = read_values(
+                place.matrix, None if is_gene.all() else np.flatnonzero(is_gene), (draft.cell_ids, list(place.var.index[is_gene]))
+            )
         except CellDataError as error:
-            faults.append(f"{place.where}: {error}")
+            faults[place.where] = str(error)
             continue
         if draft.values is None or values.kind == "counts" or values.recovered > draft.values.recovered:
             draft.place, draft.values = place, values
         if values.kind == "counts":
             break
+    elsewhere = [] if draft.values is not None and draft.values.kind == "counts" else _whole_numbers(draft.adata)
     if draft.values is None or draft.place is None:
-        raise CellDataError("; ".join(faults) or "no matrix; counts are needed, in layers['counts'], raw or X")
-    report_values(draft.report, draft.place.where, draft.values)
+        found = (
+            "; ".join(f"{where}: {fault}" for where, fault in faults.items())
+            or "no matrix; counts are needed, in layers['counts'], raw or X"
+        )
+        raise CellDataError(found + (f"; whole numbers lie in {', '.join(elsewhere)}" if elsewhere else ""))
+    is_scaled = draft.values.kind == "pseudo-counts" and is_unit_variance(draft.place.matrix)
+    form = "each gene was divided by its standard deviation" if is_scaled else ""
+    report_values(draft.report, draft.place.where, draft.values, form=form, passed_by=faults, elsewhere=elsewhere)
+
+
+def _whole_numbers(adata: AnnData) -> list[str]:
+    """Layers of other names that may hold counts."""
+    return [f"layers[{name!r}]" for name, matrix in adata.layers.items() if name not in COUNT_LAYERS and holds_whole_numbers(matrix)]
 
 
 def _places(adata: AnnData, layer: str | None) -> list[_Place]:
@@ -256,13 +277,9 @@ def is_gene_column(var: pd.DataFrame) -> np.ndarray:
     column = next((name for name in TYPE_COLUMNS if name in var), None)
     if column is None:
         return everything
-    is_gene: np.ndarray = var[column].astype(str).str.lower().isin(["gene expression", "gene", "nan"]).to_numpy()
-    return is_gene if is_gene.any() else everything
-
-
-def _of_genes(place: _Place) -> Any:
-    is_gene = is_gene_column(place.var)
-    return place.matrix if is_gene.all() else place.matrix[:, np.flatnonzero(is_gene)]
+    kinds = values_of(var, column).map(str).str.lower()
+    is_gene: np.ndarray = kinds.isin(["gene expression", "gene", "nan"]).to_numpy()
+    return is_gene if kinds.isin(["gene expression", "gene"]).any() else everything
 
 
 def _find_genes(draft: Draft, organism: str | None) -> None:
@@ -272,25 +289,31 @@ def _find_genes(draft: Draft, organism: str | None) -> None:
     is_gene = is_gene_column(var)
     left_out, var = [str(name) for name in var.index[~is_gene]], var[is_gene]
     said = next((value for value in draft.labels.fields.get("organism", ()) if value), None)
-    ids, symbols = ([list(map(str, var[name])) for name in names if name in var] for names in (ID_COLUMNS, SYMBOL_COLUMNS))
-    match = table.match(list(map(str, var.index)), ids, symbols, said)
+    ids, symbols = ([list(map(str, values_of(var, name))) for name in names if name in var] for names in (ID_COLUMNS, SYMBOL_COLUMNS))
+    names = list(map(str, var.index))
+    match = table.match(names, ids, symbols, said)
+    species = table.species(names)
+    if speaks_for_two(names, species):
+        report_two_species(draft.report, species, draft.values.counts if draft.values is not None else None, organism)
+        match = match.only(species >= 0 if species_of(organism) == HUMAN else species <= 0, names) if species_of(organism) else match
     known = np.flatnonzero(match.index >= 0)
     if not len(known):
-        guesses = "; ".join(f"{name!r} may be {some(near)}" for name, near in match.guesses().items() if near)
         raise CellDataError(
-            f"no known gene among {some(var.index)}: found {match.naming} names, needed symbols or Ensembl ids of human or mouse"
-            + (f"; {guesses}" if guesses else "")
+            f"no known gene among {some(names)}: found {match.naming} names, needed symbols or Ensembl ids of human or mouse; "
+            + fix_of(match)
         )
     draft.match, draft.measured = match, np.unique(match.index[known]).astype(np.int32)
-    share = float("nan")
+    per_name = None
     if draft.values is not None:
         counts = draft.values.counts
         to_table = sp.csr_matrix((np.ones(len(known), dtype=np.int32), (known, match.index[known])), shape=(len(match.index), len(table)))
-        draft.counts = sp.csr_matrix(counts @ to_table, dtype=np.int32)
+        summed = counts.astype(np.int64) @ to_table
+        if summed.data.max(initial=0) > LARGEST:
+            raise CellDataError(f"a count of {summed.data.max():,} in the names of one gene: more than {LARGEST:,}")
+        draft.counts = sp.csr_matrix(summed, dtype=np.int32)
         draft.counts.sort_indices()
-        total = int(counts.sum(dtype=np.int64))
-        share = float(draft.counts.sum(dtype=np.int64)) / total if total else share
-    report_genes(draft.report, match, share, left_out)
+        per_name = np.asarray(counts.sum(axis=0, dtype=np.int64)).ravel()
+    report_genes(draft.report, match, names, per_name, left_out, species_of(said) or match.organism)
     _settle_organism(draft, match, said, organism is not None)
 
 
@@ -306,9 +329,15 @@ def _settle_organism(draft: Draft, match: GeneMatch, said: str | None, is_sure: 
 
 def _survey(draft: Draft) -> None:
     assert draft.adata is not None
-    if draft.counts is not None:
-        report_cells(draft.report, draft.counts, draft.cell_ids, draft.adata.n_obs - draft.adata.obs_names.nunique())
+    adata, raw = draft.adata, draft.adata.raw
+    if draft.counts is not None and draft.measured is not None:
+        repeated = adata.n_obs - adata.obs_names.nunique()
+        none = [None] * adata.n_obs  # for where fields could not be read
+        kinds = draft.labels.fields.get("cell_type", none)
+        groups = [str(group) for group in zip(draft.labels.datasets or none, draft.labels.donors or none, kinds, strict=True)]
+        report_cells(draft.report, draft.counts, draft.cell_ids, repeated, draft.measured, groups)
     report_fields(draft.report, draft.labels)
+    report_schema(draft.report, adata.obs, adata.var, adata.uns, raw.var if raw is not None else None, list(adata.obsm))
 
 
 def new_adata(

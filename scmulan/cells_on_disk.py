@@ -29,7 +29,9 @@ from anndata.io import read_elem
 from scmulan import metadata
 from scmulan.by_rows import RowMatrix, open_by_rows
 from scmulan.cells import COUNT_LAYERS, HDF5, is_gene_column, read_draft, read_h5ad
-from scmulan.counts import Values, as_csr, counts_like
+from scmulan.cells_damage import look_over
+from scmulan.counts import SCALES, Values, as_csr, counts_like
+from scmulan.counts_forms import read_values
 from scmulan.doctor import CellReport
 from scmulan.errors import CellDataError, nearest
 from scmulan.fields import FieldSet, choose_columns, read_fields
@@ -293,6 +295,7 @@ def _open(path: Path, scratch: Path) -> Any:
         with path.open("rb") as file:
             if file.read(len(HDF5)) != HDF5:
                 raise CellDataError("not an HDF5 file, so not an .h5ad; write one with adata.write_h5ad")
+        look_over(path)
         group = h5py.File(path, "r")
     for needed in ("obs", "var"):
         if needed not in group:
@@ -368,18 +371,27 @@ def _column_categories(element: Any) -> pd.Index:
 # -- values --------------------------------------------------------------------------------------------------------------------
 
 
-def _stack(blocks: list[sp.csr_matrix]) -> sp.csr_matrix:
-    return sp.csr_matrix(sp.vstack(blocks, format="csr"))
+def _stack(blocks: list[Any]) -> Any:
+    return sp.csr_matrix(sp.vstack(blocks, format="csr")) if sp.issparse(blocks[0]) else np.vstack(blocks)
 
 
-def _whole(raw: sp.csr_matrix, settled: _Settled) -> sp.csr_matrix:
+def _whole(raw: Any, settled: _Settled) -> sp.csr_matrix:
     """Counts of a block, as its store's scale has it; CellDataError where the block holds something else."""
-    if settled.values.kind == "counts":
+    values = settled.values
+    if values.kind == "counts" and raw.dtype.kind in "iuf":
+        csr = sp.csr_matrix(raw)
         with np.errstate(invalid="ignore"):
-            data = raw.data.astype(np.int32)
-        if (data == raw.data).all() and data.min(initial=0) >= 0:
-            return sp.csr_matrix((data, raw.indices, raw.indptr), shape=raw.shape)
-    return counts_like(as_csr(raw), settled.values)
+            data = csr.data.astype(np.int32)
+        if (data == csr.data).all() and data.min(initial=0) >= 0:
+            return sp.csr_matrix((data, csr.indices, csr.indptr), shape=csr.shape)
+    if values.kind == "counts" or values.scale in SCALES:
+        return counts_like(as_csr(raw), values)
+    found = read_values(raw)
+    if found.scale != values.scale:
+        raise CellDataError(
+            f"values on the scale {found.scale}, where the other cells looked at have {values.scale}; give them as a file of their own"
+        )
+    return found.counts
 
 
 def _relabelled(counts: sp.csr_matrix, onto: npt.NDArray[np.int32], width: int) -> sp.csr_matrix:

@@ -7,24 +7,26 @@ a ``warning`` is something that was done with the data, or is odd in it, that th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse as sp
 
 from scmulan import metadata
 from scmulan.counts import PSEUDO_DEPTH, Values
+from scmulan.counts_forms import norm_of
 from scmulan.errors import CellDataError, some
 from scmulan.fields import FieldSet
-from scmulan.genes import GeneMatch, GeneTable, species_of
 
 Verdict = Literal["ok", "warning", "problem"]
 MARKS: dict[Verdict, str] = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
+FORMAT = 1  # of `CellReport.to_dict`; raised when a key changes its meaning or goes
 FREE_FIELDS = ("time", "perturbation", "dose", "stage")  # no closed set of labels: an unknown one is nothing to warn of
-FAMILIAR = 0.9  # share of counts on known genes below which something is wrong with the names
-DYING = 0.2  # median mitochondrial share of counts above which the cells look damaged
+FEWEST_CELLS = 10  # to judge by whether all have one depth
+ROUNDED = 0.005  # spread of depths below which whole numbers are rounded shares
 READS = 100_000  # median depth from which counts are reads of a full-length protocol rather than molecules
 
 
@@ -73,137 +75,135 @@ class CellReport:
         findings = [{"question": f.question, "verdict": f.verdict, "found": f.found, "fix": f.fix, **f.numbers} for f in self.findings]
         for finding in findings:
             finding.update({key: None for key, value in finding.items() if isinstance(value, float) and math.isnan(value)})
-        return {"source": self.source, "verdict": self.verdict, "findings": findings}
+        return {"format": FORMAT, "source": self.source, "verdict": self.verdict, "findings": findings}
 
-    def to_text(self) -> str:
-        """A line a finding, the fix below it."""
-        width = max((len(finding.question) for finding in self.findings), default=0)
+    def to_text(self, width: int | None = None) -> str:
+        """A line a finding, the fix below it, and what that means for the whole; lines broken at ``width`` where given."""
+        indent = 11 + max((len(finding.question) for finding in self.findings), default=0)
         lines = [f"{self.source}: {self.verdict}"]
         for finding in self.findings:
-            lines.append(f"  {MARKS[finding.verdict]:<7}  {finding.question:<{width}}  {finding.found}")
+            head = f"  {MARKS[finding.verdict]:<7}  {finding.question}"
+            lines += _broken(f"{head:<{indent}}  {finding.found}", indent + 2, width)
             if finding.fix:
-                lines.append(f"  {'':7}  {'':{width}}  → {finding.fix}")
-        return "\n".join(lines)
+                lines += _broken(f"{'':{indent}}  → {finding.fix}", indent + 4, width)
+        return "\n".join([*lines, self._summary()])
+
+    def _summary(self) -> str:
+        """What the findings come to."""
+        often = Counter(finding.verdict for finding in self.findings)
+        if often["problem"]:
+            return f"Not usable until {'the problem is' if often['problem'] == 1 else 'the problems are'} mended; → says how."
+        number = often["warning"]
+        return f"Usable; {f'{number} warnings to read' if number > 1 else '1 warning to read' if number else 'nothing to mend'}."
 
 
-def report_values(report: CellReport, where: str, values: Values) -> None:
-    """What kind of values there are, at what size factor, and how they became counts."""
+def _broken(line: str, indent: int, width: int | None) -> list[str]:
+    if width is None or width < indent + 30:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+def report_values(
+    report: CellReport,
+    where: str,
+    values: Values,
+    *,
+    form: str = "",
+    passed_by: Mapping[str, str] | None = None,
+    elsewhere: Sequence[str] = (),
+) -> None:
+    """What kind of values there are, at what size factor, and how they became counts.
+
+    Parameters
+    ----------
+    where
+        Place the values were read from.
+    form
+        What else was done to them, in words.
+    passed_by
+        Places that go first but could not be read, with what is wrong there.
+    elsewhere
+        Places that were not looked for and hold whole numbers.
+    """
     depth = np.asarray(values.counts.sum(axis=1)).ravel()
+    norm = "" if values.kind in ("counts", "rounded") else norm_of(values)
     numbers: dict[str, Any] = {
         "where": where, "kind": values.kind, "scale": values.scale, "recovered": values.recovered, "residual": values.residual,
-        "size_factor": values.size_factor, "median_depth": float(np.median(depth)),
+        "size_factor": values.size_factor, "size_spread": values.spread, "norm": norm, "median_depth": float(np.median(depth)),
+        "passed_by": dict(passed_by or {}), "whole_numbers_elsewhere": list(elsewhere),
     }  # fmt: skip
-    was = f"{where} holds {values.scale} values, {values.size_factor:,.0f} a cell"
+    verdict, found, fix = _values_in_words(where, values, depth, norm, form)
+    found += "".join(f"; {place} can't be used: {fault}" for place, fault in (passed_by or {}).items())
+    if verdict == "warning" and elsewhere:
+        fix = f"{fix}; whole numbers lie in {', '.join(elsewhere)}: if they are the counts, adata.layers['counts'] = adata.{elsewhere[0]}"
+    report.add("values", verdict, found, fix, **numbers)
+
+
+def _values_in_words(where: str, values: Values, depth: np.ndarray, norm: str, form: str) -> tuple[Verdict, str, str]:
+    """Verdict, what was found, and the fix."""
     if values.kind == "counts":
-        if len(values.counts.data) > 100 and values.counts.data.max() == 1:
-            report.add("values", "warning", f"{where} holds only 0 and 1", "counts are needed, not whether a gene was seen", **numbers)
-            return
-        deep = "; deep, so reads rather than molecules" if np.median(depth) >= READS else ""
-        report.add("values", "ok", f"raw counts in {where}{deep}", **numbers)
-    elif values.kind == "recovered":
+        return _counts_in_words(where, values, depth)
+    if values.kind == "rounded":
+        found = f"{where} holds estimated counts (part of them fractions); rounded to whole ones"
+        return "warning", found, "give the layer with raw counts, if there is one"
+    was = f"{where} holds {values.scale} values, {norm}"
+    if values.kind == "recovered":
         exact = f"{was}; counts recovered exactly in {values.recovered:.1%} of cells, at most {values.residual:.1g} from a whole number"
-        rest = "" if values.recovered == 1 else f"; the other cells became pseudo-counts, {PSEUDO_DEPTH:,} a cell"
-        report.add("values", "ok" if values.recovered == 1 else "warning", exact + rest, **numbers)
-    elif values.kind == "rounded":
-        found = f"{where} holds estimated counts; rounded to whole ones"
-        report.add("values", "warning", found, "give the layer with raw counts, if there is one", **numbers)
-    else:
-        found = f"{was}, that are no multiples of a count (TPM, RPKM, imputed?); made pseudo-counts, {PSEUDO_DEPTH:,} a cell"
-        report.add("values", "warning", found, "put raw counts in layers['counts'] if you have them", **numbers)
+        if values.recovered == 1:
+            return "ok", exact, ""
+        rest = f"; the other cells became pseudo-counts, {PSEUDO_DEPTH:,} a cell"
+        return "warning", exact + rest, "put raw counts in layers['counts'] if you have them"
+    why = form or "multiples of no count (TPM, RPKM, imputed?)"
+    found = f"{was}; {why}; not recoverable, so made pseudo-counts, {PSEUDO_DEPTH:,} a cell"
+    return "warning", found, "put raw counts in layers['counts'] if you have them"
 
 
-def report_genes(report: CellReport, match: GeneMatch, share: float, left_out: Sequence[str]) -> None:
-    """How genes are named, how many of them and of their counts (``share``, NaN without counts) are known, what became of the others."""
-    mapped = float((match.index >= 0).mean())
-    spikes = sum(name.upper().startswith("ERCC-") for name in match.unknown)
-    found = f"{len(match.index):,} names ({match.naming}), {mapped:.1%} known"
-    found += "" if math.isnan(share) else f", with {share:.2%} of counts"
-    found += f"; {match.merged:,} summed with another name of the same gene" if match.merged else ""
-    found += f"; {spikes:,} spike-ins left out" if spikes else ""
-    found += f"; unknown: {some(match.unknown)}" if match.unknown else ""
-    found += f"; features that are no genes left out: {some(left_out)}" if left_out else ""
-    numbers: dict[str, Any] = {
-        "naming": match.naming, "names": len(match.index), "genes_mapped": mapped, "counts_mapped": share, "merged": match.merged,
-        "unknown": len(match.unknown), "spike_ins": spikes, "left_out": len(left_out),
-    }  # fmt: skip
-    if (mapped if math.isnan(share) else share) >= FAMILIAR:
-        report.add("genes", "ok", found, **numbers)
-        return
-    guesses = "; ".join(f"{name!r} may be {some(near)}" for name, near in match.guesses().items() if near)
-    report.add("genes", "warning", found, f"rename them or check the species{f': {guesses}' if guesses else ''}", **numbers)
-
-
-def report_organism(report: CellReport, match: GeneMatch, said: str | None, others: int, is_sure: bool) -> None:
-    """Which species the cells are of, and whether the gene names agree; ``is_sure`` when the caller insists."""
-    numbers: dict[str, Any] = {"named": match.organism, "said": said}
-    if said is None:
-        report.add("organism", "ok", f"{match.organism}, told from the gene names", **numbers)
-    elif species_of(said) is None:
-        found = f"{said}; its genes were looked up among those of human and mouse"
-        report.add("organism", "warning", found, "orthologues by symbol only: look at the share of genes", **numbers)
-    elif species_of(said) != match.organism:
-        fix = f"give organism={match.organism!r}, or insist with organism={species_of(said)!r}"
-        found = f"{said} is said, but the gene names are those of {match.organism}"
-        report.add("organism", "warning" if is_sure else "problem", found, "" if is_sure else fix, **numbers)
-    elif others:
-        report.add("organism", "warning", f"{said} first, and {others:,} cells of another species over the same genes", **numbers)
-    else:
-        report.add("organism", "ok", said, **numbers)
+def _counts_in_words(where: str, values: Values, depth: np.ndarray) -> tuple[Verdict, str, str]:
+    """The same of whole numbers, which may be something else than counts of molecules."""
+    if len(values.counts.data) > 100 and values.counts.data.max() == 1:
+        return "warning", f"{where} holds only 0 and 1", "counts are needed, not whether a gene was seen"
+    filled = depth[depth > 0]
+    if len(filled) >= FEWEST_CELLS and values.spread < ROUNDED and len(np.unique(filled)) > 1:
+        total = float(f"{np.median(filled):.3g}")
+        found = f"{where} holds whole numbers, but every cell sums to about {total:,.0f}: rounded TPM or CPM rather than counts"
+        return "warning", found, "give the counts from before they were normalised, in layers['counts']"
+    deep = "; deep, so reads rather than molecules" if np.median(depth) >= READS else ""
+    even = (
+        f"; every cell has exactly {filled[0]:,.0f}, so they were downsampled" if len(filled) >= FEWEST_CELLS and not np.ptp(filled) else ""
+    )
+    return "ok", f"raw counts in {where}{deep}{even}", ""
 
 
 def report_fields(report: CellReport, found: FieldSet) -> None:
     """Where each field was found, its labels with their ontology ids, and those the label table does not know."""
     for name, values in found.fields.items():
-        labels = {value: metadata.canonical(name, value) for value in dict.fromkeys(values) if value is not None}
-        unknown = [value for value, label in labels.items() if not label.known and " || " not in value]
-        ids = {value: label.ontology_id for value, label in labels.items() if label.ontology_id}
-        text = f"{found.columns[name]}: {some([f'{value} ({ids[value]})' if value in ids else value for value in labels])}"
+        labels = list(dict.fromkeys(value for value in values if value is not None))
+        ids = {value: joined for value in labels if (joined := _ids_of(name, value))}
+        unknown = [value for value in labels if not all(metadata.canonical(name, part).known for part in value.split(" || "))]
         missing = sum(value is None for value in values)
+        kinds = found.kinds.get(name, {})
+        odd, mixed = bool(unknown) and name not in FREE_FIELDS, len(kinds) > 1
+        text = f"{found.columns[name]}: {some([f'{value} ({ids[value]})' if value in ids else value for value in labels])}"
         text += f"; {missing:,} cells without" if missing else ""
-        odd = bool(unknown) and name not in FREE_FIELDS
         text += f"; not in the label table, kept as written: {some(unknown)}" if odd else ""
+        text += f"; of mixed kinds, read as text: {', '.join(f'{count:,} {kind}' for kind, count in kinds.items())}" if mixed else ""
         bare = name == "time" and any(value and value.replace(".", "").isdigit() for value in set(found.originals[name]) if value)
         text += "; numbers without a unit read as days" if bare else ""
-        fix = "add them to tokenizer/labels.tsv, or leave them as free text" if odd else ""
-        report.add(f"field {name}", "warning" if odd else "ok", text, fix, column=found.columns[name], labels=list(labels),
-                   ontology_ids=ids, unknown=unknown, missing=missing)  # fmt: skip
+        fixes = [_fix_of_labels(unknown)] if odd else []
+        fixes += [f"make the values of one kind, for example adata.{found.columns[name]}.astype(str)"] if mixed else []
+        report.add(f"field {name}", "warning" if odd or mixed else "ok", text, "; ".join(fixes), column=found.columns[name], labels=labels,
+                   ontology_ids=ids, unknown=unknown, missing=missing, kinds=kinds)  # fmt: skip
     if not set(found.fields) - {"organism"}:
         report.add("fields", "warning", "obs has no column of a known name", "name the columns: --field cell_type=COLUMN")
 
 
-def report_cells(report: CellReport, counts: sp.csr_matrix, cell_ids: Sequence[str], repeated: int) -> None:
-    """Depth, genes, mitochondrial share; empty, doubled and namesake cells."""
-    depth, genes = np.asarray(counts.sum(axis=1)).ravel(), np.diff(counts.indptr)
-    is_mitochondrial = np.array([symbol.startswith("MT-") for symbol in GeneTable.load().symbols])
-    of_mitochondria = counts @ is_mitochondrial.astype(np.int64)
-    share = float(np.median(of_mitochondria / np.maximum(1, depth)))
-    middle_depth, middle_genes = float(np.median(depth)), float(np.median(genes))
-    found = f"{len(depth):,}; median {middle_depth:,.0f} counts, {middle_genes:,.0f} genes, {share:.1%} mitochondrial"
-    fix = "" if share <= DYING else "many may be dying: filter by mitochondrial share"
-    numbers: dict[str, Any] = {"cells": len(depth), "median_depth": middle_depth, "median_genes": middle_genes, "mitochondrial": share}
-    report.add("cells", "warning" if fix else "ok", found, fix, **numbers)
-    empty = np.flatnonzero(depth == 0)
-    if len(empty):
-        names = some(cell_ids[int(i)] for i in empty)
-        if len(empty) == len(depth):
-            report.add("empty cells", "problem", f"no cell has any count: {names}", "give the layer with raw counts", empty=len(empty))
-        else:
-            found = f"{len(empty):,} cells without counts, kept: {names}"
-            report.add("empty cells", "warning", found, "drop them: sc.pp.filter_cells(adata, min_counts=1)", empty=len(empty))
-    filled = depth > 0
-    doubled = int(filled.sum()) - len(np.unique(fingerprints(counts)[filled]))
-    if doubled:
-        found = f"{doubled:,} cells have exactly the counts of another cell"
-        report.add("doubled cells", "warning", found, "drop them before training or evaluation", doubled=doubled)
-    if repeated:
-        found = f"{repeated:,} cell names occur more than once; a number was added"
-        report.add("cell names", "warning", found, "adata.obs_names_make_unique()", repeated=repeated)
+def _ids_of(name: str, value: str) -> str:
+    """Ontology ids of a label, of each part where several are joined by " || "; an empty string where one has none."""
+    ids = [metadata.canonical(name, part).ontology_id for part in value.split(" || ")]
+    return " || ".join(ids) if all(ids) else ""
 
 
-def fingerprints(counts: sp.csr_matrix) -> np.ndarray:
-    """(n_cells,) uint64, equal for cells of equal counts and, but for a chance of 2^-64 a pair, only for those."""
-    weights = np.random.default_rng(0).integers(1, 2**63, size=counts.shape[1], dtype=np.uint64)
-    terms = weights[counts.indices] * counts.data.astype(np.uint64)
-    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(terms, dtype=np.uint64)])
-    found: np.ndarray = total[counts.indptr[1:]] - total[counts.indptr[:-1]]
-    return found
+def _fix_of_labels(unknown: Sequence[str]) -> str:
+    if all(value.replace(".", "").isdigit() for value in unknown):
+        return "these look like numbers of clusters: give their names in a column of their own"
+    return "add them to tokenizer/labels.tsv, or leave them as free text"

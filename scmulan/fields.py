@@ -6,15 +6,21 @@ its organ, a cell type its lineage, a cell line its organ and disease. The origi
 
 from __future__ import annotations
 
+import datetime
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from scmulan import metadata
 from scmulan.errors import CellDataError, nearest, some
 
 Values = list[str | None]
+KINDS: dict[str, tuple[type, ...]] = {
+    "texts": (str,), "true or false": (bool, np.bool_), "numbers": (int, float, np.number), "dates": (datetime.date, np.datetime64),
+}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -27,6 +33,8 @@ class FieldSet:
         Canonical field to n preferred labels, and to n labels as the data set spelled them; in the order of `metadata.FIELDS`.
     columns
         Canonical field to the place it was found in, ``obs['tissue']``.
+    kinds
+        Canonical field to how many cells have a text, a number, ... there.
     donors, datasets
         n donors and data sets, None where not given.
     """
@@ -34,6 +42,7 @@ class FieldSet:
     fields: dict[str, Values] = field(default_factory=dict)
     originals: dict[str, Values] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)
     donors: Values = field(default_factory=list)
     datasets: Values = field(default_factory=list)
 
@@ -67,12 +76,13 @@ def read_fields(obs: pd.DataFrame, chosen: Mapping[str, str], uns: Mapping[str, 
         column = columns[name]
         if column is not None:
             found.put(name, _with_ids(obs, name, column), f"obs[{column!r}]")
+            found.kinds[name] = kinds_of(values_of(obs, column))
     said = next((str(uns[key]) for key in metadata.obs_columns("organism") if isinstance(uns.get(key), str)), None)
     if said and "organism" not in found.fields:
         found.put("organism", [said] * len(obs), "uns['organism']")
     donor, dataset = columns["donor"], columns["dataset"]
-    found.donors = _texts(obs[donor]) if donor else [None] * len(obs)
-    found.datasets = _texts(obs[dataset]) if dataset else [None] * len(obs)
+    found.donors = _texts(values_of(obs, donor)) if donor else [None] * len(obs)
+    found.datasets = _texts(values_of(obs, dataset)) if dataset else [None] * len(obs)
     _complete(found, len(obs))
     return found
 
@@ -103,7 +113,7 @@ def _column(obs: pd.DataFrame, name: str, chosen: str | None) -> str | None:
     lower = {column.lower(): column for column in reversed(names)}
     for usual in metadata.obs_columns(name):
         column = usual if usual in names else lower.get(usual.lower())
-        if column is not None and any(_texts(obs[column])) and not _speaks_of_disease(obs, name, column):
+        if column is not None and any(_texts(values_of(obs, column))) and not _speaks_of_disease(obs, name, column):
             return column
     return None
 
@@ -112,26 +122,55 @@ def _speaks_of_disease(obs: pd.DataFrame, name: str, column: str) -> bool:
     """Whether ``condition``, usually a perturbation, holds diseases here."""
     if name != "perturbation" or column.lower() != "condition":
         return False
-    labels = [metadata.canonical("disease", value) for value in set(_texts(obs[column])) if value is not None]
+    labels = [metadata.canonical("disease", value) for value in set(_texts(values_of(obs, column))) if value is not None]
     others = [label for label in labels if label.value != "normal"]
     # a gene's symbol may be a disease's synonym in MONDO (NF1): there, most values have to be diseases
     return any(label.in_table for label in others) or 2 * sum(label.known for label in others) > len(others)
 
 
+def values_of(obs: pd.DataFrame, name: str) -> pd.Series:
+    """A column by its name; the first of them where it stands there twice, or where the name is no text."""
+    return obs.iloc[:, [str(column) for column in obs.columns].index(name)]
+
+
+def _distinct(column: pd.Series) -> tuple[np.ndarray, list[object]]:
+    """Each value's place among the distinct ones, -1 for one that stands for nothing; lists and the like are distinct by their text."""
+    values = column.astype(object)
+    try:
+        codes, categories = pd.factorize(values, use_na_sentinel=True)
+    except TypeError:  # lists and the like can't be compared
+        codes, categories = pd.factorize(values.map(str), use_na_sentinel=True)
+    kept = np.array([not metadata.is_absent(value) for value in categories], dtype=bool)
+    return np.where((codes >= 0) & np.append(kept, False)[codes], codes, -1), list(categories)
+
+
 def _texts(column: pd.Series) -> Values:
     """Values as text, None where absent."""
-    codes, categories = pd.factorize(column.astype(object), use_na_sentinel=True)
-    names = [None if metadata.is_absent(value) else str(value) for value in categories]
-    return [names[code] if code >= 0 else None for code in codes]
+    codes, categories = _distinct(column)
+    names = [str(value) for value in categories]
+    return [names[code] if code >= 0 else None for code in codes.tolist()]
+
+
+def kinds_of(column: pd.Series) -> dict[str, int]:
+    """How many values are text, numbers, true or false, or something else; absent ones are not counted.
+
+    >>> kinds_of(pd.Series(["B cell", 3, None, 0.5]))
+    {'numbers': 2, 'texts': 1}
+    """
+    codes, categories = _distinct(column)
+    often, found = np.bincount(codes[codes >= 0], minlength=len(categories)), Counter[str]()
+    for value, count in zip(categories, often.tolist(), strict=True):
+        found[next((kind for kind, types in KINDS.items() if isinstance(value, types)), "others")] += count
+    return {kind: count for kind, count in found.most_common() if count}
 
 
 def _with_ids(obs: pd.DataFrame, name: str, column: str) -> Values:
     """Values of a column; one that is not in the table is replaced by its ontology id where that is given too and known."""
-    values = _texts(obs[column])
+    values = _texts(values_of(obs, column))
     id_column = next((usual for usual in metadata.obs_columns(name) if usual.endswith("_ontology_term_id") and usual in obs.columns), None)
     if id_column is None or id_column == column:
         return values
-    pairs = list(zip(values, _texts(obs[id_column]), strict=True))
+    pairs = list(zip(values, _texts(values_of(obs, id_column)), strict=True))
     best = {pair: _better(name, *pair) for pair in dict.fromkeys(pairs)}
     return [best[pair] for pair in pairs]
 

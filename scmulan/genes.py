@@ -9,6 +9,7 @@ several genes had belongs to the one the table gives it. The table is ``tokenize
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import gzip
@@ -27,10 +28,15 @@ LOCUS_GROUPS = ("protein-coding gene", "immune receptor gene", "non-coding RNA",
 COLUMNS = ("symbol", "gene_id", "mouse_symbol", "mouse_gene_id", "group", "aliases", "mouse_aliases")
 PREFIXES = {HUMAN: "ENSG", MOUSE: "ENSMUSG"}
 ENSEMBL_ID = re.compile(r"ENS(?:MUS)?G\d{11}")
-GENOME_PREFIX = re.compile(r"^(?:HG19|HG38|GRCH3[78]|MM9|MM10|MM39|GRCM3[89])[_-]+")
+VERSION = re.compile(r"ENS(?:MUS)?G\d{11}\.\d+$")
+GENOME_PREFIX = re.compile(r"^(?:(HG19|HG38|GRCH3[78])|(MM9|MM10|MM39|GRCM3[89]))[_-]+")
 STEM = re.compile(r"^(.+?)(?:[-.]\d{1,3}|_\d{1,3}|_LOC\d+|__\w+)$")
 DATE = re.compile(r"^(?P<day>\d{1,2})-(?P<month>MAR|SEP|DEC)$|^(?P<name>MARCH|MAR|SEPT|SEP|DEC)-?(?P<number>\d{1,2})$")
 MONTHS = {"MAR": "MARCHF", "SEP": "SEPTIN", "DEC": "DELEC"}  # as renamed since, because spreadsheets took them for dates
+WAYS = (
+    "symbol", "older name", "symbol of the other species", "older name of the other species", "respelled", "Ensembl id",
+    "Ensembl id with version", "unknown",
+)  # fmt: skip
 SPECIES = {
     HUMAN: ("homo sapiens", "human", "h. sapiens", "hsapiens", "hs", "ncbitaxon:9606", "9606"),
     MOUSE: ("mus musculus", "mouse", "mice", "murine", "m. musculus", "mmusculus", "mm", "ncbitaxon:10090", "10090"),
@@ -71,6 +77,11 @@ class GeneMatch:
         """Nearest known spellings of the first ``most`` unknown names."""
         table = GeneTable.load()
         return {name: table.nearest(name) for name in self.unknown[:most]}
+
+    def only(self, kept: np.ndarray, names: Sequence[str]) -> GeneMatch:
+        """The same with the names outside of ``kept``, (n,) bool, taken for unknown."""
+        index = np.where(kept, self.index, -1).astype(np.int32)
+        return dataclasses.replace(self, index=index, unknown=_unknown(names, index), merged=_merged(index))
 
 
 class GeneTable:
@@ -159,20 +170,27 @@ class GeneTable:
         >>> table.symbols[match.index[:2]].tolist(), match.unknown, match.merged
         (['GATA1', 'GATA1'], ['no such gene'], 1)
         """
-        upper = [GENOME_PREFIX.sub("", str(name).strip().upper()) for name in names]
-        found = self._organism(names, upper)
-        first = species_of(organism) or found
-        order = [kind for species in (first, MOUSE if first == HUMAN else HUMAN) for kind in self._names[species]]
-        index = np.fromiter((self._row(name, order) for name in upper), dtype=np.int32, count=len(upper))
-        known = index[index >= 0]
+        upper = [_plain(name) for name in names]
+        found = MOUSE if self.species(names).sum(dtype=np.int64) < 0 else HUMAN
+        order = self._order(species_of(organism) or found)
+        index = np.fromiter((self._find(name, order)[0] for name in upper), dtype=np.int32, count=len(upper))
         share = sum(name.startswith("ENS") and ENSEMBL_ID.match(name) is not None for name in upper) / max(1, len(upper))
         return GeneMatch(
             index=index,
             naming="ensembl" if share > 0.95 else "symbol" if share < 0.05 else "mixed",
             organism=found,
-            unknown=[str(name) for name, row in zip(names, index, strict=True) if row < 0],
-            merged=len(known) - len(np.unique(known)),
+            unknown=_unknown(names, index),
+            merged=_merged(index),
         )
+
+    def ways(self, names: Sequence[str], organism: str) -> list[str]:
+        """How `resolve` finds each name: one of `WAYS`.
+
+        >>> GeneTable.load().ways(["GATA1", "MLL", "GATA1-1", "ENSG00000102145.12", "H2-K1"], HUMAN)
+        ['symbol', 'older name', 'respelled', 'Ensembl id with version', 'symbol of the other species']
+        """
+        order = self._order(organism)
+        return [self._find(_plain(name), order)[1] for name in names]
 
     def match(
         self, names: Sequence[str], ids: Sequence[Sequence[str]], symbols: Sequence[Sequence[str]], organism: str | None = None
@@ -194,44 +212,52 @@ class GeneTable:
             first, second = (other.index, index) if number < len(ids) else (index, other.index)
             is_worse = self._is_nameless[first] & (second >= 0) & ~self._is_nameless[second]
             index = np.where((first >= 0) & ~is_worse, first, second)
-        known = index[index >= 0]
         voice = max([main, *others], key=lambda match: int((match.index >= 0).sum()) * (5 if match is main else 1))
         return GeneMatch(
             index=index,
             naming=voice.naming,
             organism=voice.organism,
-            unknown=[str(name) for name, row in zip(names, index, strict=True) if row < 0],
-            merged=len(known) - len(np.unique(known)),
+            unknown=_unknown(names, index),
+            merged=_merged(index),
         )
 
-    def _row(self, name: str, order: Sequence[dict[str, int]]) -> int:
-        """Row of an upper-cased name; ``order`` is symbols and aliases of the one species, then of the other."""
+    def _order(self, first: str) -> list[dict[str, int]]:
+        """Symbols and aliases of a species, then of the other."""
+        return [kind for species in (first, MOUSE if first == HUMAN else HUMAN) for kind in self._names[species]]
+
+    def _find(self, name: str, order: Sequence[dict[str, int]]) -> tuple[int, str]:
+        """Row of an upper-cased name, and in which of `WAYS` it was found; ``order`` is that of `_order`."""
         if name.startswith("ENS") or "ENSG0" in name or "ENSMUSG0" in name:
             found = ENSEMBL_ID.search(name)
             if found is not None:
-                return self._ids.get(found[0], -1)
-        for names in order:
+                row = self._ids.get(found[0], -1)
+                return row, "unknown" if row < 0 else "Ensembl id with version" if VERSION.match(name) else "Ensembl id"
+        for names, way in zip(order, WAYS, strict=False):
             if name in names:
-                return names[name]
+                return names[name], way
         for respelled in _respellings(name):
             for names in (order[0], order[2]):
                 if respelled in names:
-                    return names[respelled]
-        return -1
+                    return names[respelled], "respelled"
+        return -1, "unknown"
 
-    def _organism(self, names: Sequence[str], upper: Sequence[str]) -> str:
-        """The species most names speak for: by Ensembl prefix, by a symbol only one has, by its letter case."""
+    def species(self, names: Sequence[str]) -> np.ndarray:
+        """(n,) int8: 1 for a name that speaks for human, -1 for one that speaks for mouse, 0 for one of either or neither.
+
+        A name speaks by its genome's prefix (``mm10_``), its Ensembl prefix, as the symbol of one species only, or by its letter case.
+        """
         human, mouse = self._names[HUMAN][0], self._names[MOUSE][0]
-        votes = 0
-        for name, key in zip(names, upper, strict=True):
-            if ENSEMBL_ID.match(key):
-                votes += 1 if key.startswith("ENSG") else -1
+        votes = np.zeros(len(names), dtype=np.int8)
+        for position, name in enumerate(names):
+            key, genome = _plain(name), GENOME_PREFIX.match(str(name).strip().upper())
+            if genome is not None or ENSEMBL_ID.match(key):
+                votes[position] = 1 if (genome[1] if genome is not None else key.startswith("ENSG")) else -1
                 continue
             row, mouse_row = human.get(key), mouse.get(key)
-            votes += (row is not None) - (mouse_row is not None)
+            votes[position] = (row is not None) - (mouse_row is not None)
             if row is not None and mouse_row is not None:
-                votes += int(name == self.symbols[row]) - int(name == self.mouse_symbols[mouse_row])
-        return MOUSE if votes < 0 else HUMAN
+                votes[position] = int(name == self.symbols[row]) - int(name == self.mouse_symbols[mouse_row])
+        return votes
 
     def spell(self, index: np.ndarray, organism: str = HUMAN, naming: str = "symbol") -> list[str]:
         """Names of rows in a species' own spelling; where it has none, the other species' name.
@@ -273,6 +299,20 @@ class GeneTable:
         if missing:
             raise VocabularyError(f"genes {some(missing)} are no preferred symbols of the gene table; look names up with GeneTable.resolve")
         return np.array([self._exact[symbol] for symbol in symbols], dtype=np.int32)
+
+
+def _plain(name: object) -> str:
+    """A name as it is looked up: upper-cased, without quotes, blanks and the genome's prefix."""
+    return GENOME_PREFIX.sub("", str(name).strip(" \t\n\r'\"").upper())
+
+
+def _unknown(names: Sequence[str], index: np.ndarray) -> list[str]:
+    return [str(name) for name, row in zip(names, index, strict=True) if row < 0]
+
+
+def _merged(index: np.ndarray) -> int:
+    known = index[index >= 0]
+    return len(known) - len(np.unique(known))
 
 
 def _respellings(name: str) -> Iterator[str]:

@@ -351,12 +351,12 @@ def test_report_is_json_and_text(path: Path) -> None:
     assert report.verdict == "ok"
     as_data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     questions = [finding["question"] for finding in as_data["findings"]]
-    assert questions[:4] == ["values", "genes", "organism", "cells"]
+    assert questions[:5] == ["values", "genes", "gene names", "organism", "cells"]
     assert {"field cell_type", "field organ"} <= set(questions)
     text = report.to_text()
     assert "'B cell (CL:0000236)'" in text
     assert "raw counts in X" in text
-    assert "mitochondrial" in text
+    assert "mitochondria " in text
 
 
 def test_report_of_pseudo_counts_is_json_too() -> None:
@@ -380,7 +380,7 @@ def test_labels_that_the_table_does_not_know_are_warned_of() -> None:
 def test_dying_cells_are_warned_of() -> None:
     counts = some_counts()
     counts[:, GENES.index("MT-ND1")] = 30
-    assert check(some_cells(counts))["cells"].verdict == "warning"
+    assert check(some_cells(counts))["mitochondria"].verdict == "warning"
 
 
 def test_data_without_labels_names_the_option() -> None:

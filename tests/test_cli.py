@@ -68,6 +68,17 @@ def test_check_prints_what_was_found(scmulan, trained):
     assert report["verdict"] in ("ok", "warning")
 
 
+def test_check_reads_the_layer_it_is_told_and_names_the_nearest_of_one_that_is_not_there(scmulan, tmp_path):
+    adata = kind_cells(KINDS, 8)
+    adata.layers["spliced"] = adata.X * 2
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    report = json.loads(right(scmulan("check", tmp_path / "in.h5ad", "--layer", "spliced", "--json")))
+    values = next(finding for finding in report["findings"] if finding["question"] == "values")
+    assert (values["where"], report["format"]) == ("layers['spliced']", 1)
+    code, out, _ = scmulan("check", tmp_path / "in.h5ad", "--layer", "splice")
+    assert (code, "nearest: 'spliced'" in out, "Not usable until" in out) == (1, True, True)
+
+
 def test_annotate_writes_a_copy_with_labels(scmulan, trained, tmp_path):
     out = right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--cluster", "donor", "--threshold", 0.1))
     assert "written to" in out

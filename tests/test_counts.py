@@ -86,6 +86,23 @@ def test_subset_of_genes_taken_after_normalising_comes_back() -> None:
     assert (to_counts(as_csr(np.log1p(size_normalised(counts))[:, 100:300])).counts.toarray() == counts[:, 100:300]).all()
 
 
+def test_numbers_so_large_that_any_is_near_a_whole_one_prove_nothing() -> None:
+    values = np.random.default_rng(0).lognormal(2, 0.4, (40, 50))  # as powers of ten, 1e3 to 1e20
+    assert to_counts(as_csr(values)).kind == "pseudo-counts"
+    few = np.maximum(1, umis(n_genes=6))
+    found = to_counts(as_csr(np.log2(size_normalised(few, 1e6) + 1).astype(np.float32))).counts.toarray()
+    divided = few // np.gcd.reduce(few, axis=1)[:, None]
+    assert (found == divided).all()
+
+
+def test_square_roots_are_not_taken_for_logarithms() -> None:
+    counts = np.random.default_rng(0).poisson(1.0, (30, 50))
+    counts[:, 0] = 1
+    values = to_counts(as_csr(np.sqrt(size_normalised(counts)).astype(np.float32)))
+    assert values.scale == "square root"
+    assert (values.counts.toarray() == counts).all()
+
+
 def test_rpkm_becomes_pseudo_counts_at_the_stated_depth() -> None:
     lengths = np.random.default_rng(3).lognormal(0, 1, 400)
     values = to_counts(as_csr(np.log1p(size_normalised(umis() / lengths))))

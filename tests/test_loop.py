@@ -227,15 +227,15 @@ def test_several_packs_a_step_are_one_step(trained, tmp_path):
 
 
 def test_a_corpus_without_training_cells_is_an_error(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.Corpus, "read", lambda self, split=None, read=loop.Corpus.read: read(self, "valid"))
+    monkeypatch.setattr(loop, "training_size", lambda corpus, context: (0, 0.0))
     with pytest.raises(CorpusError, match="no cell in the train split; change the plan's split"):
         train(tmp_path / "run", trained.corpus)
 
 
 def test_a_damaged_shard_is_an_error_that_names_it(trained, tmp_path):
     corpus = shutil.copytree(trained.corpus, tmp_path / "corpus")
-    (corpus / "shard-00001.parquet").write_bytes(b"not parquet")
-    with pytest.raises(CorpusError, match=r"shard-00001\.parquet.*build the corpus again"):
+    (corpus / "shard-00001-000000000.parquet").write_bytes(b"not parquet")
+    with pytest.raises(CorpusError, match=r"shard-00001-000000000\.parquet.*build the corpus again"):
         train(tmp_path / "run", corpus)
 
 

@@ -21,6 +21,7 @@ from scmulan.cli.terminal import (
     check_writable,
     err,
     open_model,
+    out,
     pairs,
     read_cells,
     shares,
@@ -32,15 +33,21 @@ from scmulan.errors import some
 MaybeOutput = Annotated[Path | None, typer.Option("-o", "--output", help="File to write, with the answers in obs.")]
 
 
-def check(source: Input, field: FieldMap = None, organism: Organism = None, as_json: AsJson = False) -> None:
-    """Say what is in a file, what would be done with it, and how to mend what is wrong."""
-    from scmulan.cells import check as check_cells
+def check(
+    source: Input,
+    field: FieldMap = None,
+    organism: Organism = None,
+    layer: Annotated[str | None, typer.Option(help="Where the counts are: a layer, raw or X; looked for when not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in a file, what would be done with it, and how to mend what is wrong; exit code 1 when it can't be used."""
+    from scmulan.cells_apart import check_apart
 
-    report = check_cells(source, fields=pairs(field, "--field"), organism=organism)
+    report = check_apart(source, fields=pairs(field, "--field"), organism=organism, layer=layer)
     if as_json:
         print(json.dumps(report.to_dict(), indent=1, ensure_ascii=False, default=str))
     else:
-        print(report.to_text())
+        print(report.to_text(out.width if out.is_terminal else None))
     if report.verdict == "problem":
         raise typer.Exit(1)
 

@@ -58,7 +58,9 @@ def demo(
 
 
 def bench(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="speed, roundtrip, sampling, invariance, sentence, corpus or kill.")],
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="speed, roundtrip, sampling, invariance, sentence, corpus, kill, check or fuzz-reader.")
+    ],
     model: ModelName = "demo",
     device: Device = "cpu",
     seed: Seed = 0,

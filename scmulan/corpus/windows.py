@@ -134,5 +134,5 @@ def _read(place: Path) -> Packs | None:
             [np.asarray(bounds[start:end]) for start, end, _ in spans],
             [np.asarray(tasks[start - number : end - number - 1]) for start, end, number in spans],
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise CorpusError(f"{place}: packed files that can't be read ({error}); delete the folder and pack again") from None
