@@ -233,12 +233,15 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_killed_ten_times_at_random_it_has_the_same_bytes(atlas, trained, built, tmp_path):
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_killed_ten_times_at_random_it_has_the_same_bytes(atlas, trained, built, tmp_path, engine):
+    if engine == "ray":
+        pytest.importorskip("ray")
     script = tmp_path / "build.py"
     script.write_text(KILLED)
-    command = [sys.executable, str(script), str(atlas), str(trained.tokenizer), str(tmp_path / "corpus"), "processes"]
+    command = [sys.executable, str(script), str(atlas), str(trained.tokenizer), str(tmp_path / "corpus"), engine]
     began = time.monotonic()
-    subprocess.run([*command[:4], str(tmp_path / "timed"), "processes"], check=True)
+    subprocess.run([*command[:4], str(tmp_path / "timed"), engine], check=True)
     whole, draw = time.monotonic() - began, random.Random(0)
     for _ in range(10):
         process = subprocess.Popen(command, start_new_session=True)
