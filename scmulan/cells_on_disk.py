@@ -167,10 +167,8 @@ class CellStore:
             return [str(name) for name in _slice(_index(self._group["obs"]), first, last)]
 
     def identity(self) -> str:
-        """Changes when the store is written anew: path, size and time of last change of its files."""
-        files = [self.path] if self.path.is_file() else sorted(file for file in self.path.rglob("*") if file.is_file())
-        text = "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """As `identity_of` says."""
+        return identity_of(self.path)
 
     # -- what holds for all cells ---------------------------------------------------------------------------------------------
 
@@ -276,6 +274,16 @@ class _naming:
 
 
 # -- groups and columns, alike in HDF5 and zarr --------------------------------------------------------------------------------
+
+
+def identity_of(path: Path) -> str:
+    """A hash that changes when a store is written anew: of path, size and time of last change of its files."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    try:
+        text = "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+    except OSError as error:
+        raise CellDataError(f"{path}: {error.strerror}") from None
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_zarr(path: Path) -> bool:
@@ -396,15 +404,15 @@ def _whole(raw: Any, settled: _Settled) -> sp.csr_matrix:
 
 def _relabelled(counts: sp.csr_matrix, onto: npt.NDArray[np.int32], width: int) -> sp.csr_matrix:
     """Columns renamed, those left out and zeros dropped, those that fell together summed."""
-    columns = onto[counts.indices]
-    kept = (columns >= 0) & (counts.data > 0)
-    if not kept.all():
-        ends = np.concatenate([[0], np.cumsum(kept)])
-        columns, data, indptr = columns[kept], counts.data[kept], ends[counts.indptr]
-    else:
-        data, indptr = counts.data, counts.indptr
-    found = sp.csr_matrix((data, columns, indptr), shape=(counts.shape[0], width))
-    used = onto[onto >= 0]
-    if len(used) != len(np.unique(used)):
-        found.sum_duplicates()
-    return found
+    columns, data = onto[counts.indices], counts.data
+    kept = (columns >= 0) & (data > 0)
+    named = np.bincount(onto[onto >= 0], minlength=width)
+    if (named > 1).any():
+        together = np.flatnonzero(kept & (named > 1)[columns])
+        rows = np.searchsorted(counts.indptr, together, side="right") - 1
+        _, first, place = np.unique(rows * width + columns[together], return_index=True, return_inverse=True)
+        data = data.copy()
+        data[together[first]] = np.bincount(place, weights=data[together]).astype(data.dtype)
+        kept[np.delete(together, first)] = False
+    ends = np.concatenate([[0], np.cumsum(kept)])
+    return sp.csr_matrix((data[kept], columns[kept], ends[counts.indptr]), shape=(counts.shape[0], width))

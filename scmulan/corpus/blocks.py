@@ -19,7 +19,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from scmulan import csentence
-from scmulan.cells_on_disk import CellStore
+from scmulan.cells_on_disk import CellStore, identity_of
 from scmulan.corpus.plan import Source, Split
 from scmulan.corpus.shards import CellRows, ShardWriter, file_hash, write_json
 from scmulan.corpus.splits import split_as_said, split_by_hash, split_by_type
@@ -151,8 +151,8 @@ def survey(source: Source, scratch: str, known: dict[str, Any] | None = None) ->
     CellDataError
         When it can't be read, or its split can't be made.
     """
-    store = open_source(source, scratch)
-    identity = store.identity()
+    identity = identity_of(Path(source.path)) if Path(source.path).exists() else ""
+    store = open_source(source, scratch, identity)
     sha256 = known["sha256"] if known and known["identity"] == identity else _hash(store.path)
     if source.split.by == "column":
         split_as_said(store.column(source.split.column, 0, store.n_cells), source.split, source.path)
