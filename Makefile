@@ -2,6 +2,7 @@
 #   make demo     the embedded model on the embedded data; leaves demo/report.html
 #   make test     the tests that take seconds          make slow   those that take minutes
 #   make lint     ruff and mypy                        make wheel  a wheel in dist/
+#   make fuzz     parsers and reader given tens of thousands of broken inputs; about 15 minutes
 #   make clean    remove all that these made, the virtual environment too
 #
 # PYTHON is the interpreter to begin with (3.11 or later). TORCH is what pip installs first: any arguments of `pip install`, for example
@@ -16,11 +17,11 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 IS_RECENT := import sys; sys.exit("scmulan needs Python 3.11 or later; this is " + sys.version + "; make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
-.PHONY: help demo test slow lint wheel clean
+.PHONY: help demo test slow fuzz lint wheel clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
 
 demo: $(VENV)/.installed
 	$(BIN)/scmulan demo --output demo
@@ -30,6 +31,10 @@ test: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow and not gpu and not vllm and not browser" $(ARGS)
+
+fuzz: $(VENV)/.installed-dev
+	SCMULAN_FUZZ=50 $(BIN)/python -m pytest -k "any_ids_decode or any_yaml or any_bytes" $(ARGS)
+	$(BIN)/scmulan bench fuzz-reader -n 10000
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -28,8 +28,9 @@ class RowMatrix:
     """
 
     def __init__(self, shape: tuple[int, int], *, dense: Any = None, data: Any = None, indices: Any = None, indptr: Any = None):
-        self.shape, self._dense, self._data, self._indices = shape, dense, data, indices
+        self.shape, self._dense = shape, dense
         if dense is None:
+            self._data, self._indices = _Ahead(data), _Ahead(indices)
             self._indptr: npt.NDArray[np.int64] = np.asarray(indptr[:], dtype=np.int64)
             _check_indptr(self._indptr, shape[0], min(data.shape[0], indices.shape[0]))
 
@@ -38,10 +39,10 @@ class RowMatrix:
         if self._dense is not None:
             return np.asarray(self._dense[first:last])
         start, end = int(self._indptr[first]), int(self._indptr[last])
-        indices = np.asarray(self._indices[start:end])
+        indices = self._indices.read(start, end)
         indptr = self._indptr[first : last + 1] - start
         _check_indices(indices, indptr, self.shape[1], first)
-        found = sp.csr_matrix((np.asarray(self._data[start:end]), indices, indptr), shape=(last - first, self.shape[1]))
+        found = sp.csr_matrix((self._data.read(start, end), indices, indptr), shape=(last - first, self.shape[1]))
         if not _is_each_once(indices, indptr):
             found.sum_duplicates()
         return found
@@ -52,6 +53,26 @@ class RowMatrix:
             return min(last, first + max(1, most // max(self.shape[1], 1)))
         end = int(np.searchsorted(self._indptr, self._indptr[first] + most, side="right")) - 1
         return min(last, max(end, first + 1))
+
+
+class _Ahead:
+    """A stored array that is mostly read from front to back: whole chunks are read, and what is left of the last one is kept."""
+
+    def __init__(self, stored: Any) -> None:
+        self._stored, self._chunk = stored, int((getattr(stored, "chunks", None) or (1,))[0])
+        self._first, self._kept = 0, np.zeros(0, dtype=stored.dtype)
+
+    def read(self, start: int, end: int) -> npt.NDArray[Any]:
+        """Values of a range."""
+        kept_to = self._first + len(self._kept)
+        parts = [self._kept[start - self._first : end - self._first]] if self._first <= start < kept_to else []
+        read_from = start + sum(len(part) for part in parts)
+        if read_from < end:
+            upto = min(-(-end // self._chunk) * self._chunk, int(self._stored.shape[0]))
+            new = np.asarray(self._stored[read_from:upto])
+            parts.append(new[: end - read_from])
+            self._first, self._kept = end, new[end - read_from :].copy()
+        return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else self._kept[:0]
 
 
 def open_by_rows(element: Any, place: Path) -> RowMatrix:

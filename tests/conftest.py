@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,11 @@ HOUSEKEEPING = (  # noqa: SIM905
     "ACTB GAPDH B2M MALAT1 TMSB4X EEF1A1 TPT1 FTL FTH1 PTMA RACK1 UBA52 FAU NACA CFL1 PFN1 MYL6 ARPC2 HNRNPA1 HSP90AA1 HSP90AB1 ENO1 PKM "
     "LDHA LDHB TPI1 PGK1 ALDOA UBC UBB GATA1 SPI1 CD3E CD4 CD8A IL7R CCR7 SELL MS4A7 JUN FOS DUSP1 KLF2 KLF6 VIM LGALS1 S100A4 S100A6"
 ).split()
+
+
+def examples(n: int) -> int:
+    """How many inputs a property test draws: ``n``, or SCMULAN_FUZZ times as many (`make fuzz`)."""
+    return n * int(os.environ.get("SCMULAN_FUZZ", "1"))
 
 
 def kind_cells(kinds: tuple[str, ...], n_cells: int, *, seed: int = 0, gene_style: str = "symbol"):

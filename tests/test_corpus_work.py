@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import yaml
-from conftest import kind_cells
+from conftest import examples, kind_cells
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,7 +132,7 @@ def reads(path: Path) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(given=st.dictionaries(st.sampled_from([*KEYS, "other"]), trees, max_size=4) | trees, own=st.none() | sources)
 def test_any_yaml_is_a_plan_or_an_error_that_says_why(tmp_path_factory, given, own):
     path = tmp_path_factory.mktemp("plan") / "plan.yaml"
@@ -142,7 +142,7 @@ def test_any_yaml_is_a_plan_or_an_error_that_says_why(tmp_path_factory, given, o
         assert isinstance(read_plan(path), Plan)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(content=st.binary(max_size=60))
 def test_any_bytes_are_a_plan_or_an_error_that_names_the_file(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("plan") / "plan.yaml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import GENES, random_counts
+from conftest import GENES, examples, random_counts
 from grammar import first_fault, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -162,7 +162,7 @@ token_ids = st.integers(-3, V.size + 3) | st.integers(V.first_level, V.last_gene
 near_cells = st.tuples(cells, st.lists(st.tuples(st.integers(0, 40), token_ids, st.sampled_from(["put", "cut", "swap"])), max_size=3))
 
 
-@settings(max_examples=800)
+@settings(max_examples=examples(800), deadline=None)
 @given(near_cells | st.lists(token_ids, max_size=12))
 def test_any_ids_decode_or_name_the_first_position_that_is_wrong(drawn):
     if isinstance(drawn, tuple):  # a real sentence with a few faults: the parse gets far into it
