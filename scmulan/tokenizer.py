@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 LAYOUT_FILE = "scmulan_vocabulary.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", LAYOUT_FILE)
 LARGEST_VOCABULARY = 65_536
 RESERVED_TOKENS = 32
 ROW_MULTIPLE = 64

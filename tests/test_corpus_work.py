@@ -158,7 +158,7 @@ def test_built_by_processes_it_has_the_same_bytes(atlas, trained, built, tmp_pat
     assert build_corpus(plan_of(atlas), trained.tokenizer, tmp_path / "corpus", workers=Workers(count=2)) == built
     Corpus(tmp_path / "corpus").verify()
     assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == sorted(
-        [MANIFEST, "tokenizer", *(shard["file"] for shard in built["shards"])]
+        [MANIFEST, "tokenizer", "work", *(shard["file"] for shard in built["shards"])]
     )
 
 
@@ -195,6 +195,29 @@ def test_a_shard_that_was_damaged_meanwhile_is_built_anew(atlas, trained, built,
     damaged.write_bytes(content)
     assert build_corpus(plan_of(atlas), trained.tokenizer, tmp_path / "corpus") == built
     Corpus(tmp_path / "corpus").verify()
+
+
+def test_built_again_a_finished_corpus_is_mended_where_it_is_damaged(atlas, trained, built, tmp_path, small_shards, monkeypatch):
+    build_corpus(plan_of(atlas), trained.tokenizer, tmp_path / "corpus")
+    flipped, lost = (tmp_path / "corpus" / built["shards"][number]["file"] for number in (2, 7))
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 3] ^= 8
+    flipped.write_bytes(content)
+    lost.unlink()
+    with pytest.raises(CorpusError, match="its sha256 is not the manifest's; run the build again, which mends it"):
+        Corpus(tmp_path / "corpus").verify()
+    again = []
+    monkeypatch.setattr(build, "build_block", lambda block: (again.append(block.file), blocks.build_block(block))[1])
+    assert build_corpus(plan_of(atlas), trained.tokenizer, tmp_path / "corpus") == built
+    assert again == [flipped.name, lost.name]
+    Corpus(tmp_path / "corpus").verify()
+
+
+def test_a_tokenizer_of_a_model_folder_is_copied_without_the_model(atlas, trained, tmp_path):
+    build_corpus(plan_of(atlas), trained.folder, tmp_path / "corpus")
+    names = {path.name for path in (tmp_path / "corpus" / "tokenizer").iterdir()}
+    assert {"tokenizer.json", "scmulan_vocabulary.json"} <= names
+    assert "model.safetensors" not in names
 
 
 def test_a_source_that_changed_meanwhile_is_read_anew(atlas, trained, tmp_path, small_shards, monkeypatch):
@@ -346,7 +369,7 @@ def test_a_full_disk_stops_the_build_and_keeps_what_is_finished(atlas, trained, 
     monkeypatch.setattr(blocks.ShardWriter, "__exit__", whole)
     assert len(list((tmp_path / "corpus.partial").glob("*.parquet"))) == 4
     assert build_corpus(plan_of(atlas), trained.tokenizer, tmp_path / "corpus") == built
-    assert not list((tmp_path / "corpus").glob("*.partial"))
+    assert not list((tmp_path / "corpus").rglob("*.partial"))
 
 
 def test_a_column_of_mixed_types_is_read_as_text(trained, tmp_path):

@@ -30,7 +30,8 @@ from scmulan.genes import GeneTable
 from scmulan.metadata import FIELDS
 from scmulan.tokenizer import load_vocabulary
 
-RECORD = ".record.json"
+WORK = "work"
+"""Folder of a corpus that holds what its building needs: the plan, a record of each source and shard, rewritten matrices."""
 LEAST_GENES_TO_TELL = 20
 """Cells of fewer genes may be alike by chance, so they are never taken for doubles."""
 
@@ -69,6 +70,10 @@ class Block:
     @property
     def file(self) -> str:
         return f"shard-{self.number:05d}-{self.first:09d}.parquet"
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder) / self.file
 
     def described(self) -> dict[str, Any]:
         """What the shard depends on beside the tokenizer."""
@@ -137,6 +142,11 @@ def _open(
     return CellStore(path, fields=dict(fields), organism=organism, layer=layer, scratch=Path(scratch))
 
 
+def record_of(shard: Path) -> Path:
+    """Where the record of a shard stands."""
+    return shard.parent / WORK / f"{shard.stem}.json"
+
+
 def open_source(source: Source, scratch: str | Path, identity: str = "") -> CellStore:
     """The store of a source; kept open for the next block of it in this process."""
     Path(scratch).mkdir(parents=True, exist_ok=True)
@@ -171,22 +181,21 @@ def _hash(path: Path) -> str:
 
 def is_built(block: Block) -> bool:
     """Whether the block's shard is there, whole, from the source as it is now."""
-    path = Path(block.folder) / block.file
     try:
-        record = json.loads(path.with_suffix(RECORD).read_text())
-        return bool(record["of"] == block.described() and file_hash(path) == record["sha256"])
+        record = json.loads(record_of(block.path).read_text())
+        return bool(record["of"] == block.described() and file_hash(block.path) == record["sha256"])
     except (OSError, ValueError, KeyError):
         return False
 
 
 def build_block(block: Block) -> None:
     """Write a block's shard and its record."""
-    store = open_source(block.source, Path(block.folder) / "scratch", block.identity)
+    store = open_source(block.source, Path(block.folder) / WORK / "scratch", block.identity)
     vocabulary = _vocabulary(block.tokenizer)
     onto = _onto(store, vocabulary)
-    path, tally = Path(block.folder) / block.file, Tally()
+    tally = Tally()
     total = within = 0
-    with ShardWriter(path, FIELDS) as writer:
+    with ShardWriter(block.path, FIELDS) as writer:
         for first, last in store.spans(block.first, block.last):
             counts, of_genes = store.counts(first, last, onto, vocabulary.n_genes)
             rows = _rows(block, store, first, last, csentence.encode(counts, vocabulary, is_clean=True), fingerprints(counts))
@@ -194,7 +203,7 @@ def build_block(block: Block) -> None:
             tally.add(rows, vocabulary)
             total, within = total + of_genes, within + int(counts.data.sum(dtype=np.int64))
     counted = {"counts": total, "counts_in_vocabulary": within, "doubles": 0}
-    write_json(path.with_suffix(RECORD), {"of": block.described(), "sha256": writer.sha256, **counted, **tally.to_dict()})
+    write_json(record_of(block.path), {"of": block.described(), "sha256": writer.sha256, **counted, **tally.to_dict()})
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,8 +1,8 @@
 """From a plan to a corpus folder: sources surveyed, blocks of cells to shards by workers, doubles dropped, one manifest.
 
-Work goes on in ``OUTPUT.partial`` until all is done, so a folder with a manifest is whole; a build that was stopped goes on there, shard by
-shard. The same plan gives the same bytes, however often it was stopped and whoever did the work. Limit: a stratified split holds the types
-of one source's cells in memory.
+Work goes on in ``OUTPUT.partial`` until all is done, so a folder with a manifest is whole; a build that was stopped goes on there, shard
+by shard; one that is finished is looked over, and only what is damaged or changed is built anew. The same plan gives the same bytes,
+however often it was stopped and whoever did the work. Limit: a stratified split holds the types of one source's cells in memory.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scmulan import __version__
-from scmulan.corpus.blocks import RECORD, Block, Survey, Tally, build_block, is_built, survey
+from scmulan.corpus.blocks import WORK, Block, Survey, Tally, build_block, is_built, record_of, survey
 from scmulan.corpus.duplicates import drop_rows, find_duplicates
 from scmulan.corpus.plan import Plan, Source
 from scmulan.corpus.shards import FORMAT, MANIFEST, write_json
-from scmulan.corpus.workers import Failure, Workers, default_count
+from scmulan.corpus.workers import Failure, Workers, default_count, told_when_full
 from scmulan.errors import CorpusError, some
 from scmulan.metadata import FIELDS
-from scmulan.tokenizer import load_vocabulary, tokenizer_hash
+from scmulan.tokenizer import TOKENIZER_FILES, load_vocabulary, tokenizer_hash
 
 CELLS_PER_SHARD = 8192
 PLAN_RECORD = "plan.json"
@@ -61,7 +61,14 @@ def build_corpus(
         can't be read: the others are built first, and kept for the next run.
     """
     output = Path(output)
-    partial = _prepare(plan, Path(tokenizer_folder), output)
+    with told_when_full():
+        return _build(plan, Path(tokenizer_folder), output, workers, skip_broken, say)
+
+
+def _build(
+    plan: Plan, tokenizer: Path, output: Path, workers: Workers | None, skip_broken: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
+    partial = _prepare(plan, tokenizer, output)
     surveys, failures = _survey_all(plan, partial, workers or Workers())
     workers = workers or Workers(count=default_count(sum(found.n_cells for found in surveys.values())))
     blocks = _blocks(plan, surveys, partial)
@@ -92,15 +99,22 @@ def _prepare(plan: Plan, tokenizer: Path, output: Path) -> Path:
         "scmulan": __version__, "format": FORMAT, "tokenizer_sha256": tokenizer_hash(tokenizer), "cells_per_shard": CELLS_PER_SHARD,
         "plan": json.loads(json.dumps(dataclasses.asdict(plan))),
     }  # fmt: skip
-    record = partial / PLAN_RECORD
+    record = partial / WORK / PLAN_RECORD
     if record.is_file() and json.loads(record.read_text()) != said:
         raise CorpusError(f"{partial}: an unfinished build of another plan or tokenizer; finish that one, or delete the folder")
-    if not record.is_file():
+    finished = output / WORK / PLAN_RECORD
+    if not record.is_file() and finished.is_file() and json.loads(finished.read_text()) == said:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        shutil.copytree(tokenizer, partial / "tokenizer")
+        output.rename(partial)  # built before: what is still whole stays
+    elif not record.is_file():
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / WORK).mkdir(parents=True)
+        (partial / "tokenizer").mkdir()
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, partial / "tokenizer" / name)
         write_json(record, said)
-    for left in partial.glob("*.partial"):
+    for left in (*partial.glob("*.partial"), *(partial / WORK).glob("*.partial")):
         left.unlink()
     return partial
 
@@ -119,12 +133,12 @@ def _survey_all(plan: Plan, partial: Path, workers: Workers) -> tuple[dict[int, 
 
 def _survey_one(partial: str, task: tuple[int, Source]) -> Survey:
     number, source = task
-    record = Path(partial) / f"source-{number:05d}.json"
+    record = Path(partial) / WORK / f"source-{number:05d}.json"
     try:
         known = json.loads(record.read_text())
     except (OSError, ValueError):
         known = None
-    found = survey(source, str(Path(partial) / "scratch"), known)
+    found = survey(source, str(Path(partial) / WORK / "scratch"), known)
     write_json(record, dataclasses.asdict(found))
     return found
 
@@ -171,7 +185,7 @@ def _first(failures: dict[int, str]) -> str:
 
 
 def _manifest(plan: Plan, surveys: dict[int, Survey], blocks: list[Block], partial: Path, failures: dict[int, str]) -> dict[str, Any]:
-    records = {block.file: json.loads((partial / block.file).with_suffix(RECORD).read_text()) for block in blocks}
+    records = {block.file: json.loads(record_of(block.path).read_text()) for block in blocks}
     whole = Tally()
     for record in records.values():
         whole.join(record)
@@ -233,10 +247,10 @@ def _binned(tally: Tally) -> dict[str, int]:
 def _finish(partial: Path, output: Path, manifest: dict[str, Any], files: list[str]) -> None:
     """Remove what only the work needed, and put the corpus in its place."""
     write_json(partial / MANIFEST, manifest)
-    kept = {*files, MANIFEST, "tokenizer"}
-    for path in partial.iterdir():
-        if path.name not in kept:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(partial / WORK / "scratch", ignore_errors=True)
+    for path in partial.glob("*.parquet"):
+        if path.name not in files:
+            path.unlink()
     if output.exists():
         shutil.rmtree(output)
     partial.rename(output)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from scmulan.corpus.blocks import RECORD, Tally
+from scmulan.corpus.blocks import Tally, record_of
 from scmulan.corpus.shards import ShardWriter, read_shard, write_json
 from scmulan.csentence import Vocabulary
 
@@ -50,11 +50,11 @@ def _of_pass(folder: Path, files: Sequence[str], number: int, n_passes: int) -> 
 def drop_rows(folder: Path, file: str, rows: npt.NDArray[np.int64], field_names: Sequence[str], vocabulary: Vocabulary) -> None:
     """Write a shard again without some of its rows, and its record; a run that is killed in between builds the shard anew."""
     whole, path = read_shard(folder / file, field_names), folder / file
-    record = json.loads(path.with_suffix(RECORD).read_text())
+    record = json.loads(record_of(path).read_text())
     kept = whole.select(np.setdiff1d(np.arange(len(whole)), rows).tolist())
     tally = Tally()
     with ShardWriter(path, field_names) as writer:
         writer.add(kept)
         tally.add(kept, vocabulary)
     changed = {"sha256": writer.sha256, "doubles": record["doubles"] + len(rows)}
-    write_json(path.with_suffix(RECORD), {**record, **tally.to_dict(), **changed})
+    write_json(record_of(path), {**record, **tally.to_dict(), **changed})

@@ -168,9 +168,9 @@ class Corpus:
         for shard in self.manifest["shards"]:
             path = self.folder / shard["file"]
             if not path.is_file():
-                raise CorpusError(f"{path}: missing; build the corpus again")
+                raise CorpusError(f"{path}: missing; run the build again, which mends it")
             if file_hash(path) != shard["sha256"]:
-                raise CorpusError(f"{path}: its sha256 is not the manifest's; delete it and build the corpus again")
+                raise CorpusError(f"{path}: its sha256 is not the manifest's; run the build again, which mends it")
 
     def table(self, file: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A shard, or some of its columns; CorpusError when it can't be read."""

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -64,18 +65,26 @@ def default_count(n_cells: int) -> int:
     return 1 if n_cells < 50_000 else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _attempt(function: Callable[[Task], Result], task: Task) -> Result | Failure:
+@contextmanager
+def told_when_full() -> Iterator[None]:
+    """An error of a full disk becomes a CorpusError that says what is kept and what to do."""
     try:
-        return function(task)
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
             raise CorpusError(
                 f"disk full ({error}); the shards that are finished are kept: free some space and run the same command again"
             ) from None
         raise
+
+
+def _attempt(function: Callable[[Task], Result], task: Task) -> Result | Failure:
+    try:
+        with told_when_full():
+            return function(task)
+    except CorpusError:
+        raise
     except ScmulanError as error:
-        if isinstance(error, CorpusError):
-            raise
         return Failure(str(error))
 
 

@@ -42,9 +42,9 @@ class Sizes:
     per_type: int = 4
     per_type_long: int = 1
     described: int = 40
-    per_count: int = 4
-    per_count_open: int = 6
-    most_held_out: int | None = None
+    per_count: int = 3
+    per_count_open: int = 4
+    most_held_out: int | None = 500
     most_held_out_long: int | None = 15
 
 
