@@ -25,7 +25,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scmulan.cells import AnnData, Cells, check, read_cells, read_h5ad, write_h5ad
+from scmulan.cells import AnnData, Cells, check, read_cells, read_h5ad
+from scmulan.cells_writing import write_h5ad
 from scmulan.errors import CellDataError, PromptError
 
 Say = Callable[[str], None]

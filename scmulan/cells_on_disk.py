@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,13 +22,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
-import zarr
-from anndata.io import read_elem
 
 from scmulan import metadata
 from scmulan.by_rows import RowMatrix, open_by_rows
-from scmulan.cells import COUNT_LAYERS, HDF5, is_gene_column, read_draft, read_h5ad
-from scmulan.cells_damage import look_over
+from scmulan.cells import COUNT_LAYERS, is_gene_column, read_draft
+from scmulan.cells_stored import (
+    categories_of,
+    column_names,
+    column_values,
+    identity_of,
+    index_of,
+    open_group,
+    organism_of,
+    slice_of,
+    var_of,
+)
 from scmulan.counts import SCALES, Values, as_csr, counts_like
 from scmulan.counts_forms import read_values
 from scmulan.doctor import CellReport
@@ -43,7 +50,6 @@ RUNS = 16
 DISTINCT = 1000
 NONZERO_AT_ONCE = 2_000_000
 CELLS_AT_ONCE = 8192
-ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs")
 
 
 @dataclass(frozen=True)
@@ -88,9 +94,9 @@ class CellStore:
         self.path, self._organism = Path(path), organism
         self._scratch = scratch or Path(tempfile.gettempdir())
         with _naming(self.path):
-            self._group = _open(self.path, self._scratch)
-            self._uns = _organism_of(self._group)
-            self.n_cells = int(_index(self._group["obs"]).shape[0])
+            self._group = open_group(self.path, self._scratch)
+            self._uns = organism_of(self._group)
+            self.n_cells = int(index_of(self._group["obs"]).shape[0])
             self._settled = self._settle(dict(fields or {}), layer)
             self._matrix = self._open_matrix(self._settled.where)
         self.report = self._settled.report
@@ -151,10 +157,10 @@ class CellStore:
     def column(self, name: str, first: int, last: int) -> list[str | None]:
         """A column of ``obs`` as text, None where absent; CellDataError when there is no such column."""
         with _naming(self.path):
-            names = _column_names(self._group["obs"])
+            names = column_names(self._group["obs"])
             if name not in names:
                 raise CellDataError(f"no column obs[{name!r}]{nearest(name, names)}")
-            values = _column(self._group["obs"][name], first, last)
+            values = column_values(self._group["obs"][name], first, last)
         return [None if metadata.is_absent(value) else str(value) for value in values]
 
     def column_of(self, field: str) -> str | None:
@@ -164,7 +170,7 @@ class CellStore:
     def names(self, first: int, last: int) -> list[str]:
         """Names of a range of cells, as they stand."""
         with _naming(self.path, first, last):
-            return [str(name) for name in _slice(_index(self._group["obs"]), first, last)]
+            return [str(name) for name in slice_of(index_of(self._group["obs"]), first, last)]
 
     def identity(self) -> str:
         """As `identity_of` says."""
@@ -193,7 +199,7 @@ class CellStore:
     def _digest(self, fields: Mapping[str, str]) -> pd.DataFrame:
         """Distinct values of each column that may hold labels, so that columns are chosen by the whole store."""
         usual = {name.lower() for names in metadata.COLUMNS.values() for name in names}
-        names = [name for name in _column_names(self._group["obs"]) if name.lower() in usual or name in fields.values()]
+        names = [name for name in column_names(self._group["obs"]) if name.lower() in usual or name in fields.values()]
         distinct = {name: self._distinct(name) for name in names}
         longest = max((len(values) for values in distinct.values()), default=0)
         return pd.DataFrame({name: pd.Series(values + [None] * (longest - len(values)), dtype=object) for name, values in distinct.items()})
@@ -201,10 +207,12 @@ class CellStore:
     def _distinct(self, name: str) -> list[Any]:
         element = self._group["obs"][name]
         if "categories" in element:
-            return list(_column_categories(element))[:DISTINCT]
+            return list(categories_of(element))[:DISTINCT]
         found: dict[Any, None] = {}
         for first in range(0, self.n_cells, 100_000):
-            found.update(dict.fromkeys(pd.unique(pd.Series(_column(element, first, min(first + 100_000, self.n_cells)), dtype=object))))
+            found.update(
+                dict.fromkeys(pd.unique(pd.Series(column_values(element, first, min(first + 100_000, self.n_cells)), dtype=object)))
+            )
             if len(found) > DISTINCT:
                 break
         return list(found)[:DISTINCT]
@@ -218,10 +226,10 @@ class CellStore:
         obs = pd.concat([self._obs(*span, columns) for span in ranges])
         obs.index = pd.Index([name for span in ranges for name in self.names(*span)], dtype=object)
         places = {where: _stack([self._open_matrix(where).rows(*span) for span in ranges]) for where in self._places(layer)}
-        var = _var(self._group)
+        var = var_of(self._group)
         adata = anndata.AnnData(X=places.pop("X", None), obs=obs, var=var, uns=dict(self._uns))
         if "raw" in places:
-            adata.raw = anndata.AnnData(X=places.pop("raw"), obs=pd.DataFrame(index=obs.index), var=_var(self._group["raw"]))
+            adata.raw = anndata.AnnData(X=places.pop("raw"), obs=pd.DataFrame(index=obs.index), var=var_of(self._group["raw"]))
         for where, matrix in places.items():
             adata.layers[where] = matrix
         return adata
@@ -242,14 +250,14 @@ class CellStore:
     def _obs(self, first: int, last: int, columns: list[str] | None = None) -> pd.DataFrame:
         names = columns if columns is not None else self._label_columns
         obs = self._group["obs"]
-        return pd.DataFrame({name: _column(obs[name], first, last) for name in names}, index=pd.RangeIndex(last - first))
+        return pd.DataFrame({name: column_values(obs[name], first, last) for name in names}, index=pd.RangeIndex(last - first))
 
     @functools.cached_property
     def _label_columns(self) -> list[str]:
         """Columns that labels are read from: those chosen, and those of their ontology ids."""
         ids = {usual for name in self._settled.columns for usual in metadata.obs_columns(name) if usual.endswith("_ontology_term_id")}
         chosen = set(self._settled.columns.values())
-        return [name for name in _column_names(self._group["obs"]) if name in chosen or name in ids]
+        return [name for name in column_names(self._group["obs"]) if name in chosen or name in ids]
 
 
 class _naming:
@@ -271,109 +279,6 @@ class _naming:
             # h5py, zarr and anndata raise many kinds of error here; each means that the store can't be read.
             found = f"{type(error).__name__}: {error}"
             raise CellDataError(f"{self.where}: can't be read, so cut short, damaged or no AnnData; copy it again ({found})") from error
-
-
-# -- groups and columns, alike in HDF5 and zarr --------------------------------------------------------------------------------
-
-
-def identity_of(path: Path) -> str:
-    """A hash that changes when a store is written anew: of path, size and time of last change of its files."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    try:
-        text = "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
-    except OSError as error:
-        raise CellDataError(f"{path}: {error.strerror}") from None
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr store."""
-    return path.is_dir() and any((path / mark).is_file() for mark in ZARR_MARKS)
-
-
-def _open(path: Path, scratch: Path) -> Any:
-    """The root group; a layout of old is rewritten in today's."""
-    if is_zarr(path):
-        group = zarr.open_group(path, mode="r")
-    else:
-        if not path.is_file():
-            what = "a folder, but no zarr store" if path.is_dir() else "no such file"
-            beside = [other.name for other in path.parent.glob("*") if other.suffix in (".h5ad", ".zarr")] if path.parent.is_dir() else []
-            raise CellDataError(f"{what}{nearest(path.name, beside)}")
-        with path.open("rb") as file:
-            if file.read(len(HDF5)) != HDF5:
-                raise CellDataError("not an HDF5 file, so not an .h5ad; write one with adata.write_h5ad")
-        look_over(path)
-        group = h5py.File(path, "r")
-    for needed in ("obs", "var"):
-        if needed not in group:
-            raise CellDataError(f"no {needed} in it, so no AnnData; found {', '.join(list(group)[:8])}; write it with adata.write_h5ad")
-    return group if _is_of_today(group) else _rewritten(path, scratch)
-
-
-def _is_of_today(group: Any) -> bool:
-    frames = [group["obs"], group["var"]]
-    has_frames = all(hasattr(frame, "keys") and frame.attrs.get("encoding-type") == "dataframe" for frame in frames)
-    return has_frames and not any("__categories" in frame for frame in frames)
-
-
-def _rewritten(path: Path, scratch: Path) -> Any:
-    stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
-    place = scratch / f"rewritten-{key}.h5ad"
-    if not place.is_file():
-        partial = place.with_suffix(f".{os.getpid()}")
-        read_h5ad(path).write_h5ad(partial)
-        partial.rename(place)
-    return h5py.File(place, "r")
-
-
-def _organism_of(group: Any) -> dict[str, Any]:
-    """What ``uns`` says of the species."""
-    uns = group.get("uns", {})
-    return {key: read_elem(uns[key]) for key in metadata.obs_columns("organism") if key in uns}
-
-
-def _var(group: Any) -> pd.DataFrame:
-    var = read_elem(group["var"])
-    assert isinstance(var, pd.DataFrame)
-    return var
-
-
-def _index(frame: Any) -> Any:
-    return frame[frame.attrs["_index"]]
-
-
-def _column_names(frame: Any) -> list[str]:
-    return [str(name) for name in frame.attrs.get("column-order", [])]
-
-
-def _slice(array: Any, first: int, last: int) -> npt.NDArray[Any]:
-    """Values of a stored array, texts as str."""
-    if isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype) is not None:
-        return np.asarray(array.asstr()[first:last], dtype=object)
-    values = np.asarray(array[first:last])
-    return values if values.dtype.kind in "biuf" else values.astype(object)
-
-
-def _column(element: Any, first: int, last: int) -> Any:
-    """A range of a column of ``obs``: categorical, nullable or plain."""
-    if not hasattr(element, "keys"):
-        return _slice(element, first, last)
-    if "codes" in element:
-        return pd.Categorical.from_codes(_slice(element["codes"], first, last), categories=_column_categories(element))
-    if "mask" in element:
-        values, mask = (_slice(element[part], first, last) for part in ("values", "mask"))
-        values = values.astype(object)
-        values[mask.astype(bool)] = None
-        return values
-    return pd.Series(read_elem(element)).iloc[first:last].to_numpy()
-
-
-def _column_categories(element: Any) -> pd.Index:
-    categories = pd.Index(_slice(element["categories"], 0, element["categories"].shape[0]), dtype=object)
-    assert isinstance(categories, pd.Index)
-    return categories
 
 
 # -- values --------------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from sklearn.model_selection import train_test_split
 
 from scmulan import cells as cells_module
+from scmulan.cells_writing import write_h5ad
 from scmulan.errors import CellDataError
 from scmulan.metadata import canonical
 
@@ -56,7 +57,7 @@ def build(source_folder: Path, output: Path) -> pd.DataFrame:
         path = source_folder / f"{source.name}.h5ad"
         adata = _small(cells_module.read_h5ad(path), source)
         target = output / path.name
-        cells_module.write_h5ad(adata, target)
+        write_h5ad(adata, target)
         _repack(target)
         rows.append({**source.__dict__, "cells": adata.n_obs, "genes": adata.n_vars, "bytes": target.stat().st_size})
     table = pd.DataFrame(rows)

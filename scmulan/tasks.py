@@ -21,7 +21,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scmulan import __version__, csentence
-from scmulan.cells import AnnData, Cells, annotate_adata, new_adata, read_cells
+from scmulan.cells import AnnData, Cells, read_cells
+from scmulan.cells_writing import annotate_adata, new_adata
 from scmulan.csentence import Ids
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance, CellRequest, Engine

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scmulan import cells as border
-from scmulan.cells import Cells, annotate_adata, check, new_adata, read_cells, read_h5ad, write_h5ad
+from scmulan.cells import Cells, check, read_cells, read_h5ad
+from scmulan.cells_writing import annotate_adata, new_adata, write_h5ad
 from scmulan.counts import log1p_cp10k
 from scmulan.errors import CellDataError, ScmulanWarning
 from scmulan.genes import MOUSE, GeneTable

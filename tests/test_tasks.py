@@ -8,7 +8,8 @@ import pytest
 from conftest import KINDS, MARKERS, kind_cells
 
 from scmulan import __version__, tasks
-from scmulan.cells import read_h5ad, write_h5ad
+from scmulan.cells import read_h5ad
+from scmulan.cells_writing import write_h5ad
 from scmulan.counts import log1p_cp10k
 from scmulan.csentence import LEVEL_FLOORS, level_of
 from scmulan.errors import CellDataError, CheckpointError, PromptError, VocabularyError

@@ -96,7 +96,7 @@ def check_writable(output: Path | None) -> None:
 
 
 def write_cells(adata: AnnData, output: Path) -> None:
-    from scmulan.cells import write_h5ad
+    from scmulan.cells_writing import write_h5ad
 
     write_h5ad(adata, output)
 

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from scmulan import csentence
-from scmulan.cells_on_disk import CellStore, identity_of
+from scmulan.cells_on_disk import CellStore
+from scmulan.cells_stored import identity_of
 from scmulan.corpus.plan import Source, Split
 from scmulan.corpus.shards import CellRows, ShardWriter, file_hash, write_json
 from scmulan.corpus.splits import split_as_said, split_by_hash, split_by_type

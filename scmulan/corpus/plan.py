@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from scmulan import assets
-from scmulan.cells_on_disk import is_zarr
+from scmulan.cells_stored import is_zarr
 from scmulan.errors import RecipeError, nearest
 from scmulan.metadata import FIELDS, canonical
 

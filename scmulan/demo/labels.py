@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from scmulan import plots
-from scmulan.cells import AnnData, Cells, annotate_adata, new_adata, write_h5ad
+from scmulan.cells import AnnData, Cells
+from scmulan.cells_writing import annotate_adata, new_adata, write_h5ad
 from scmulan.demo.stage import Dataset, Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import pooled, predict

@@ -12,7 +12,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scmulan import plots
-from scmulan.cells import AnnData, Cells, new_adata, write_h5ad
+from scmulan.cells import AnnData, Cells
+from scmulan.cells_writing import new_adata, write_h5ad
 from scmulan.demo.stage import Dataset, Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import Ground, counter, fields_of, pooled, predict, reserve, shared_ground

@@ -1,0 +1,97 @@
+"""Results out as AnnData: new data sets of counts, answers written into one that is there, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scmulan.counts import log1p_cp10k
+from scmulan.errors import CellDataError
+from scmulan.fields import unique_names
+from scmulan.genes import GeneTable
+
+
+def new_adata(
+    counts: sp.csr_matrix,
+    gene_index: np.ndarray,
+    table: GeneTable,
+    *,
+    obs: pd.DataFrame,
+    organism: str,
+    naming: str = "symbol",
+    names: Sequence[str] | None = None,
+    uns: Mapping[str, Any] | None = None,
+) -> AnnData:
+    """AnnData of counts: ``X`` log1p CP10k float32, ``layers["counts"]`` int32, ``var`` with ``gene_symbol`` and ``gene_id``.
+
+    Parameters
+    ----------
+    counts
+        (n_cells, n) counts of the genes in ``gene_index``.
+    gene_index
+        (n,) rows of the gene table.
+    obs
+        A row a cell.
+    organism, naming
+        Spelling of ``var_names``; ``names`` gives them outright.
+    """
+    if counts.shape != (len(obs), len(gene_index)):
+        raise CellDataError(f"counts of shape {counts.shape}: needed ({len(obs)}, {len(gene_index)}), cells of obs by gene_index")
+    spelled = [str(name) for name in names] if names is not None else table.spell(gene_index, organism, naming)
+    symbols, ids = table.spell(gene_index, organism), table.spell(gene_index, organism, "ensembl")
+    ids = [name if name.startswith("ENS") else "" for name in ids]
+    var = pd.DataFrame({"gene_symbol": symbols, "gene_id": ids}, index=pd.Index(unique_names(spelled), dtype=object))
+    named = obs.set_axis(pd.Index([str(name) for name in obs.index], dtype=object))
+    whole = sp.csr_matrix(counts, dtype=np.int32)
+    return AnnData(X=log1p_cp10k(whole), obs=named, var=var, layers={"counts": whole}, uns=dict(uns or {}))
+
+
+def annotate_adata(
+    adata: AnnData, obs: Mapping[str, Any], obsm: Mapping[str, np.ndarray] | None = None, uns: Mapping[str, Any] | None = None
+) -> None:
+    """Write results into an AnnData in place.
+
+    Parameters
+    ----------
+    obs
+        Values of n_cells; a key gets the prefix ``scmulan_`` where it lacks it, texts become categories.
+    obsm
+        (n_cells, d) arrays; a key gets the prefix ``X_`` where it lacks it.
+    uns
+        Joined to what ``uns["scmulan"]`` holds.
+    """
+    for key, values in {**obs, **(obsm or {})}.items():
+        if len(values) != adata.n_obs:
+            raise CellDataError(f"result {key!r}: {len(values):,} values for {adata.n_obs:,} cells")
+    for key, values in obs.items():
+        column = pd.Series(list(values), index=adata.obs_names)
+        is_text = column.map(lambda value: value is None or isinstance(value, str)).all()
+        adata.obs[key if key.startswith("scmulan_") else f"scmulan_{key}"] = column.astype("category") if is_text else column
+    for key, array in (obsm or {}).items():
+        adata.obsm[key if key.startswith("X_") else f"X_{key}"] = np.asarray(array)
+    if uns:
+        adata.uns["scmulan"] = {**adata.uns.get("scmulan", {}), **uns}
+
+
+def write_h5ad(adata: AnnData, path: str | Path) -> None:
+    """Write an ``.h5ad`` whole or not at all: to a temporary file beside it, then renamed."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise CellDataError(f"{path}: no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise CellDataError(f"{path}: a folder; name a file")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        adata.write_h5ad(temporary, compression="gzip")
+        os.replace(temporary, path)
+    except (OSError, TypeError, ValueError, KeyError, NotImplementedError) as error:
+        raise CellDataError(f"{path}: can't be written ({type(error).__name__}: {error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
