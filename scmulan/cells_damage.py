@@ -20,6 +20,7 @@ from scmulan.errors import CellDataError
 HEAP = b"GCOL\x01\0\0\0"  # signature and version
 OBJECT = struct.Struct("<H6xQ")  # index, reference count, nothing; size of what follows
 LARGE = 2**26  # bytes of a data set from which it is asked whether the file can hold it
+WINDOW = 2**26  # bytes of a file that are looked through at a time; a multiple of every page size
 DENSEST = 5000  # bytes that a byte of the file may stand for; 1032 is the most that deflate can do
 
 
@@ -51,12 +52,15 @@ def has_endless_heap(path: Path) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if _bytes_of_a_length(content[:16]) != 8:
             return False  # of another layout, which nobody writes
-        at = content.find(HEAP)
-        while at >= 0:
-            size = int.from_bytes(content[at + 8 : at + 16], "little")
-            if at + size <= len(content) and _is_endless(content[at + 16 : at + size]):
-                return True
-            at = content.find(HEAP, at + len(HEAP))
+        for first in range(0, len(content), WINDOW):
+            at = content.find(HEAP, first, first + WINDOW + len(HEAP) - 1)
+            while at >= 0:
+                size = int.from_bytes(content[at + 8 : at + 16], "little")
+                if at + size <= len(content) and _is_endless(content[at + 16 : at + size]):
+                    return True
+                at = content.find(HEAP, at + len(HEAP), first + WINDOW + len(HEAP) - 1)
+            if hasattr(mmap, "MADV_DONTNEED"):  # so that a file of any size takes a window's memory
+                content.madvise(mmap.MADV_DONTNEED, first, min(WINDOW, len(content) - first))
     return False
 
 

@@ -76,6 +76,13 @@ class CellStore:
     report : CellReport
         What was found in the cells looked at.
 
+    Parameters
+    ----------
+    scratch
+        Folder for a matrix that has to be rewritten by rows.
+    is_looked_over
+        The file was looked over for damage before (`cells_damage`), which reads all of it.
+
     Raises
     ------
     CellDataError
@@ -90,11 +97,12 @@ class CellStore:
         organism: str | None = None,
         layer: str | None = None,
         scratch: Path | None = None,
+        is_looked_over: bool = False,
     ) -> None:
         self.path, self._organism = Path(path), organism
         self._scratch = scratch or Path(tempfile.gettempdir())
         with _naming(self.path):
-            self._group = open_group(self.path, self._scratch)
+            self._group = open_group(self.path, self._scratch, is_looked_over=is_looked_over)
             self._uns = organism_of(self._group)
             self.n_cells = int(index_of(self._group["obs"]).shape[0])
             self._settled = self._settle(dict(fields or {}), layer)

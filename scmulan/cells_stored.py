@@ -40,7 +40,7 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / mark).is_file() for mark in ZARR_MARKS)
 
 
-def open_group(path: Path, scratch: Path) -> Any:
+def open_group(path: Path, scratch: Path, *, is_looked_over: bool = False) -> Any:
     """The root group; a layout of old is rewritten in today's."""
     if is_zarr(path):
         group = zarr.open_group(path, mode="r")
@@ -52,7 +52,8 @@ def open_group(path: Path, scratch: Path) -> Any:
         with path.open("rb") as file:
             if file.read(len(HDF5)) != HDF5:
                 raise CellDataError("not an HDF5 file, so not an .h5ad; write one with adata.write_h5ad")
-        look_over(path)
+        if not is_looked_over:
+            look_over(path)
         group = h5py.File(path, "r")
     for needed in ("obs", "var"):
         if needed not in group:

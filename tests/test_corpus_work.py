@@ -227,7 +227,7 @@ def test_a_source_that_changed_meanwhile_is_read_anew(atlas, trained, tmp_path, 
         build_corpus(plan_of(folder), trained.tokenizer, tmp_path / "corpus")
     monkeypatch.undo()
     monkeypatch.setattr(build, "CELLS_PER_SHARD", 25)
-    blocks._open.cache_clear()
+    blocks._stores.clear()
     (folder / "set1.h5ad").unlink()
     kind_cells(KINDS, 40, seed=9).write_h5ad(folder / "set1.h5ad")
     manifest = build_corpus(plan_of(folder), trained.tokenizer, tmp_path / "corpus")
@@ -336,7 +336,7 @@ def test_one_broken_source_among_others_is_named_and_the_others_are_built(atlas,
     for name in ("set0.h5ad", "set2.h5ad"):
         (folder / name).unlink()
         shutil.copy2(atlas / name, folder / name)
-    blocks._open.cache_clear()
+    blocks._stores.clear()
     assert build_corpus(plan_of(folder), trained.tokenizer, tmp_path / "corpus")["shards"] == built["shards"]
 
 

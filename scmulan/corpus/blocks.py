@@ -33,6 +33,8 @@ from scmulan.tokenizer import load_vocabulary
 
 WORK = "work"
 """Folder of a corpus that holds what its building needs: the plan, a record of each source and shard, rewritten matrices."""
+OPEN_AT_ONCE = 4
+_stores: dict[tuple[Any, ...], CellStore] = {}
 LEAST_GENES_TO_TELL = 20
 """Cells of fewer genes may be alike by chance, so they are never taken for doubles."""
 
@@ -136,22 +138,23 @@ class Tally:
         return lengths[int(np.searchsorted(upto, (self.cells + 1) // 2))][0] if self.cells else 0
 
 
-@functools.lru_cache(maxsize=4)
-def _open(
-    path: str, fields: tuple[tuple[str, str], ...], organism: str | None, layer: str | None, scratch: str, identity: str
-) -> CellStore:
-    return CellStore(path, fields=dict(fields), organism=organism, layer=layer, scratch=Path(scratch))
-
-
 def record_of(shard: Path) -> Path:
     """Where the record of a shard stands."""
     return shard.parent / WORK / f"{shard.stem}.json"
 
 
-def open_source(source: Source, scratch: str | Path, identity: str = "") -> CellStore:
+def open_source(source: Source, scratch: str | Path, identity: str = "", *, is_looked_over: bool = False) -> CellStore:
     """The store of a source; kept open for the next block of it in this process."""
-    Path(scratch).mkdir(parents=True, exist_ok=True)
-    return _open(source.path, tuple(sorted(source.fields.items())), source.organism, source.layer, str(scratch), identity)
+    key = (source.path, tuple(sorted(source.fields.items())), source.organism, source.layer, str(scratch), identity)
+    if key not in _stores:
+        while len(_stores) >= OPEN_AT_ONCE:
+            _stores.pop(next(iter(_stores)))
+        Path(scratch).mkdir(parents=True, exist_ok=True)
+        _stores[key] = CellStore(
+            source.path, fields=source.fields, organism=source.organism, layer=source.layer, scratch=Path(scratch),
+            is_looked_over=is_looked_over,
+        )  # fmt: skip
+    return _stores[key]
 
 
 def survey(source: Source, scratch: str, known: dict[str, Any] | None = None) -> Survey:
@@ -191,7 +194,7 @@ def is_built(block: Block) -> bool:
 
 def build_block(block: Block) -> None:
     """Write a block's shard and its record."""
-    store = open_source(block.source, Path(block.folder) / WORK / "scratch", block.identity)
+    store = open_source(block.source, Path(block.folder) / WORK / "scratch", block.identity, is_looked_over=True)
     vocabulary = _vocabulary(block.tokenizer)
     onto = _onto(store, vocabulary)
     tally = Tally()
