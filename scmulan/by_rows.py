@@ -30,7 +30,7 @@ class RowMatrix:
     def __init__(self, shape: tuple[int, int], *, dense: Any = None, data: Any = None, indices: Any = None, indptr: Any = None):
         self.shape, self._dense = shape, dense
         if dense is None:
-            self._data, self._indices = _Ahead(data), _Ahead(indices)
+            self._data, self._indices = Ahead(data), Ahead(indices)
             self._indptr: npt.NDArray[np.int64] = np.asarray(indptr[:], dtype=np.int64)
             _check_indptr(self._indptr, shape[0], min(data.shape[0], indices.shape[0]))
 
@@ -55,8 +55,8 @@ class RowMatrix:
         return min(last, max(end, first + 1))
 
 
-class _Ahead:
-    """A stored array that is mostly read from front to back: whole chunks are read, and what is left of the last one is kept."""
+class Ahead:
+    """A stored array that is mostly read from front to back: whole chunks are read, and those of the last range are kept."""
 
     def __init__(self, stored: Any) -> None:
         self._stored, self._chunk = stored, int((getattr(stored, "chunks", None) or (1,))[0])
@@ -65,14 +65,15 @@ class _Ahead:
     def read(self, start: int, end: int) -> npt.NDArray[Any]:
         """Values of a range."""
         kept_to = self._first + len(self._kept)
-        parts = [self._kept[start - self._first : end - self._first]] if self._first <= start < kept_to else []
-        read_from = start + sum(len(part) for part in parts)
-        if read_from < end:
+        if not (self._first <= start and end <= kept_to):
             upto = min(-(-end // self._chunk) * self._chunk, int(self._stored.shape[0]))
+            first = start // self._chunk * self._chunk
+            overlaps = self._first <= first < kept_to
+            read_from = kept_to if overlaps else first
             new = np.asarray(self._stored[read_from:upto])
-            parts.append(new[: end - read_from])
-            self._first, self._kept = end, new[end - read_from :].copy()
-        return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else self._kept[:0]
+            self._kept = np.concatenate([self._kept[first - self._first :], new]) if overlaps else new
+            self._first = first
+        return self._kept[start - self._first : end - self._first]
 
 
 def open_by_rows(element: Any, place: Path) -> RowMatrix:

@@ -24,7 +24,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scmulan import metadata
-from scmulan.by_rows import RowMatrix, open_by_rows
+from scmulan.by_rows import Ahead, RowMatrix, open_by_rows
 from scmulan.cells import COUNT_LAYERS, is_gene_column, read_draft
 from scmulan.cells_stored import (
     categories_of,
@@ -101,6 +101,7 @@ class CellStore:
     ) -> None:
         self.path, self._organism = Path(path), organism
         self._scratch = scratch or Path(tempfile.gettempdir())
+        self._kept: dict[str, Ahead] = {}
         with _naming(self.path):
             self._group = open_group(self.path, self._scratch, is_looked_over=is_looked_over)
             self._uns = organism_of(self._group)
@@ -168,7 +169,7 @@ class CellStore:
             names = column_names(self._group["obs"])
             if name not in names:
                 raise CellDataError(f"no column obs[{name!r}]{nearest(name, names)}")
-            values = column_values(self._group["obs"][name], first, last)
+            values = column_values(self._group["obs"][name], first, last, self._kept)
         return [None if metadata.is_absent(value) else str(value) for value in values]
 
     def column_of(self, field: str) -> str | None:
@@ -178,7 +179,7 @@ class CellStore:
     def names(self, first: int, last: int) -> list[str]:
         """Names of a range of cells, as they stand."""
         with _naming(self.path, first, last):
-            return [str(name) for name in slice_of(index_of(self._group["obs"]), first, last)]
+            return [str(name) for name in slice_of(index_of(self._group["obs"]), first, last, self._kept)]
 
     def identity(self) -> str:
         """As `identity_of` says."""
@@ -258,7 +259,7 @@ class CellStore:
     def _obs(self, first: int, last: int, columns: list[str] | None = None) -> pd.DataFrame:
         names = columns if columns is not None else self._label_columns
         obs = self._group["obs"]
-        return pd.DataFrame({name: column_values(obs[name], first, last) for name in names}, index=pd.RangeIndex(last - first))
+        return pd.DataFrame({name: column_values(obs[name], first, last, self._kept) for name in names}, index=pd.RangeIndex(last - first))
 
     @functools.cached_property
     def _label_columns(self) -> list[str]:

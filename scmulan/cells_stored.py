@@ -18,6 +18,7 @@ import zarr
 from anndata.io import read_elem
 
 from scmulan import metadata
+from scmulan.by_rows import Ahead
 from scmulan.cells import HDF5, read_h5ad
 from scmulan.cells_damage import look_over
 from scmulan.errors import CellDataError, nearest
@@ -98,22 +99,25 @@ def column_names(frame: Any) -> list[str]:
     return [str(name) for name in frame.attrs.get("column-order", [])]
 
 
-def slice_of(array: Any, first: int, last: int) -> npt.NDArray[Any]:
-    """Values of a stored array, texts as str."""
+def slice_of(array: Any, first: int, last: int, kept: dict[str, Ahead] | None = None) -> npt.NDArray[Any]:
+    """Values of a stored array, texts as str; ``kept`` are chunks of zarr arrays that were unpacked for the block before."""
     if isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype) is not None:
         return np.asarray(array.asstr()[first:last], dtype=object)
-    values = np.asarray(array[first:last])
+    if kept is not None and isinstance(array, zarr.Array):
+        values = kept.setdefault(array.path, Ahead(array)).read(first, last)
+    else:
+        values = np.asarray(array[first:last])
     return values if values.dtype.kind in "biuf" else values.astype(object)
 
 
-def column_values(element: Any, first: int, last: int) -> Any:
+def column_values(element: Any, first: int, last: int, kept: dict[str, Ahead] | None = None) -> Any:
     """A range of a column of ``obs``: categorical, nullable or plain."""
     if not hasattr(element, "keys"):
-        return slice_of(element, first, last)
+        return slice_of(element, first, last, kept)
     if "codes" in element:
-        return pd.Categorical.from_codes(slice_of(element["codes"], first, last), categories=categories_of(element))
+        return pd.Categorical.from_codes(slice_of(element["codes"], first, last, kept), categories=categories_of(element))
     if "mask" in element:
-        values, mask = (slice_of(element[part], first, last) for part in ("values", "mask"))
+        values, mask = (slice_of(element[part], first, last, kept) for part in ("values", "mask"))
         values = values.astype(object)
         values[mask.astype(bool)] = None
         return values

@@ -62,7 +62,7 @@ def depth_of(totals: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 
 LOW_RANKS = (N_LEVELS - 1 - level_of(np.maximum(np.arange(4096), 1))).astype(np.uint32)
-ROWS_AT_ONCE = 256  # their keys stay in the processor's cache; at most 512 fit the key's nine bits
+ROWS_AT_ONCE = 64  # their keys stay in the processor's cache; at most 512 fit the key's nine bits
 
 
 def structure_tokens() -> list[str]:
