@@ -18,7 +18,7 @@ from scmulan.ontology import Ontology
 from scmulan.tokenizer import LARGEST_VOCABULARY, default_folder, load_tokenizer, load_vocabulary, tokenizer_folder, tokenizer_hash
 from scmulan.tokenizer_build import build_default, default_genes, in_order
 
-GOLDEN_HASH = "d35c50bbf5e18d56bb37e24d86463ec22de7722c72f4a84cbf41a47bacbcb71d"
+GOLDEN_HASH = "7a43a9adc2ddcf680bccfeb4e9450c13ef805c1f9fb36f0172ce78c357e6f36e"
 TABLE = GeneTable.load()
 FILES = sorted(assets.path("embedded", "cells").glob("*.h5ad"))
 
