@@ -39,7 +39,7 @@ class Sizes:
     most_held_out : held-out cells to use of each data set, all when None; ``most_held_out_long`` of one with long cells
     """
 
-    per_type: int = 4
+    per_type: int = 3
     per_type_long: int = 1
     described: int = 40
     per_count: int = 3

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -145,6 +146,7 @@ class Run:
         self.output.mkdir(parents=True, exist_ok=True)
         set_seed(recipe.seed)
         attention.register()
+        AcceleratorState._reset_state()  # else a second run of a process could have no other precision than the first
         self.accelerator = Accelerator(mixed_precision=recipe.precision, log_with=_tracker(log_with), project_dir=str(self.output))
         self.tokenizer_folder = corpus_folder / "tokenizer"
         self.corpus = Corpus(corpus_folder, tokenizer_sha256=tokenizer_hash(self.tokenizer_folder))
