@@ -241,7 +241,7 @@ def invariance(*, model: str, device: str, seed: int, n: int | None, say: Say, *
 
 def _answers(opened: Model, adata: AnnData) -> tuple[np.ndarray, ...]:
     """Sentences (as text), labels, probabilities and embeddings of cells."""
-    ready = opened.read(adata, reserve=opened._reserve())
+    ready = opened.read(adata, reserve=opened.opened.reserve())
     sentences = np.array([" ".join(map(str, ready.ids[row])) for row in range(len(ready.ids))], dtype=object)
     table = opened.annotate(adata)
     return sentences, adata.obs["scmulan_cell_type"].astype(str).to_numpy(), table.max(axis=1).to_numpy(), opened.embed(adata)
