@@ -25,6 +25,7 @@ from scmulan.corpus.plan import Source, Split
 from scmulan.corpus.shards import CellRows, ShardWriter, file_hash, write_json
 from scmulan.corpus.splits import split_as_said, split_by_hash, split_by_type
 from scmulan.csentence import Ragged, Vocabulary
+from scmulan.doctor_cells import fingerprints
 from scmulan.errors import CellDataError, VocabularyError
 from scmulan.fields import FieldSet
 from scmulan.genes import GeneTable
@@ -202,7 +203,7 @@ def build_block(block: Block) -> None:
     with ShardWriter(block.path, FIELDS) as writer:
         for first, last in store.spans(block.first, block.last):
             counts, of_genes = store.counts(first, last, onto, vocabulary.n_genes)
-            rows = _rows(block, store, first, last, csentence.encode(counts, vocabulary, is_clean=True), fingerprints(counts))
+            rows = _rows(block, store, first, last, csentence.encode(counts, vocabulary, is_clean=True), marks_of(counts))
             writer.add(rows)
             tally.add(rows, vocabulary)
             total, within = total + of_genes, within + int(counts.data.sum(dtype=np.int64))
@@ -265,11 +266,8 @@ def _weights(block: Block, labels: FieldSet, n_cells: int) -> npt.NDArray[np.flo
     return weights
 
 
-def fingerprints(counts: sp.csr_matrix) -> npt.NDArray[np.uint64]:
-    """(C,) uint64: equal for cells of equal counts, and else by chance of 2^-64 a pair; 0 for cells of few genes."""
-    weights = np.random.default_rng(0).integers(1, 2**63, size=counts.shape[1], dtype=np.uint64)
-    terms = weights[counts.indices] * counts.data.astype(np.uint64)
-    upto = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(terms, dtype=np.uint64)])
-    found: npt.NDArray[np.uint64] = upto[counts.indptr[1:]] - upto[counts.indptr[:-1]]
+def marks_of(counts: sp.csr_matrix) -> npt.NDArray[np.uint64]:
+    """(C,) uint64: equal for cells of equal counts, as the doctor tells them; 0 for cells of few genes."""
+    found: npt.NDArray[np.uint64] = fingerprints(counts)
     found[np.diff(counts.indptr) < LEAST_GENES_TO_TELL] = 0
     return found
