@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import weakref
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ WORK = "work"
 """Folder of a corpus that holds what its building needs: the plan, a record of each source and shard, rewritten matrices."""
 OPEN_AT_ONCE = 4
 _stores: dict[tuple[Any, ...], CellStore] = {}
+_drawn: weakref.WeakKeyDictionary[CellStore, dict[Split, list[str]]] = weakref.WeakKeyDictionary()
 LEAST_GENES_TO_TELL = 20
 """Cells of fewer genes may be alike by chance, so they are never taken for doubles."""
 
@@ -145,17 +147,27 @@ def record_of(shard: Path) -> Path:
 
 
 def open_source(source: Source, scratch: str | Path, identity: str = "", *, is_looked_over: bool = False) -> CellStore:
-    """The store of a source; kept open for the next block of it in this process."""
+    """The store of a source; kept open for the next block of it in this process, until others or `close_sources` take its place."""
     key = (source.path, tuple(sorted(source.fields.items())), source.organism, source.layer, str(scratch), identity)
     if key not in _stores:
-        while len(_stores) >= OPEN_AT_ONCE:
-            _stores.pop(next(iter(_stores)))
-        Path(scratch).mkdir(parents=True, exist_ok=True)
-        _stores[key] = CellStore(
-            source.path, fields=source.fields, organism=source.organism, layer=source.layer, scratch=Path(scratch),
-            is_looked_over=is_looked_over,
-        )  # fmt: skip
+        close_sources(OPEN_AT_ONCE - 1)
+        _stores[key] = store_of(source, scratch, is_looked_over=is_looked_over)
     return _stores[key]
+
+
+def store_of(source: Source, scratch: str | Path, *, is_looked_over: bool = False) -> CellStore:
+    """The store of a source, opened anew; what has to be rewritten goes to ``scratch``."""
+    Path(scratch).mkdir(parents=True, exist_ok=True)
+    return CellStore(
+        source.path, fields=source.fields, organism=source.organism, layer=source.layer, scratch=Path(scratch),
+        is_looked_over=is_looked_over,
+    )  # fmt: skip
+
+
+def close_sources(most: int = 0) -> None:
+    """Close the sources that are open in this process, the oldest first, until at most so many are."""
+    while len(_stores) > most:
+        _stores.pop(next(iter(_stores))).close()
 
 
 def survey(source: Source, scratch: str, known: dict[str, Any] | None = None) -> Survey:
@@ -251,12 +263,15 @@ def splits_of(block: Block, store: CellStore, first: int, last: int, labels: Fie
     return split_by_hash(split, cell_ids=store.names(first, last), donors=labels.donors, datasets=datasets, where=where)
 
 
-@functools.lru_cache(maxsize=2)
 def _stratified(store: CellStore, path: str, split: Split) -> list[str]:
-    column = store.column_of("cell_type")
-    if column is None:
-        raise CellDataError(f"{path}: split by type, but no column of cell types is known; split by cell, or name it under fields")
-    return split_by_type(store.column(column, 0, store.n_cells), split, path)
+    """The split of all cells of a store, drawn once while it is open."""
+    drawn = _drawn.setdefault(store, {})
+    if split not in drawn:
+        column = store.column_of("cell_type")
+        if column is None:
+            raise CellDataError(f"{path}: split by type, but no column of cell types is known; split by cell, or name it under fields")
+        drawn[split] = split_by_type(store.column(column, 0, store.n_cells), split, path)
+    return drawn[split]
 
 
 def _weights(block: Block, labels: FieldSet, n_cells: int) -> npt.NDArray[np.float32]:

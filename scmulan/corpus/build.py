@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scmulan import __version__
-from scmulan.corpus.blocks import WORK, Block, Survey, Tally, build_block, is_built, record_of, survey
+from scmulan.corpus.blocks import WORK, Block, Survey, Tally, build_block, close_sources, is_built, record_of, survey
 from scmulan.corpus.duplicates import drop_rows, find_duplicates
 from scmulan.corpus.plan import Plan, Source
 from scmulan.corpus.shards import FORMAT, MANIFEST, write_json
@@ -62,7 +62,10 @@ def build_corpus(
     """
     output = Path(output)
     with told_when_full():
-        return _build(plan, Path(tokenizer_folder), output, workers, skip_broken, say)
+        try:
+            return _build(plan, Path(tokenizer_folder), output, workers, skip_broken, say)
+        finally:
+            close_sources()
 
 
 def _build(

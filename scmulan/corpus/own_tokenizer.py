@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
-from scmulan.corpus.blocks import Block, open_source, splits_of
+from scmulan.corpus.blocks import Block, splits_of, store_of
 from scmulan.corpus.plan import Plan
 from scmulan.errors import CorpusError
 from scmulan.genes import GeneTable
@@ -51,8 +51,7 @@ def _detection(plan: Plan, number: int, n_genes: int) -> tuple[npt.NDArray[np.in
     """In how many training cells of a source each gene of the table is detected, and the source's labels."""
     source = plan.sources[number]
     detected, labels = np.zeros(n_genes, dtype=np.int64), dict[str, set[str]]()
-    with tempfile.TemporaryDirectory() as scratch:
-        store = open_source(source, scratch)
+    with tempfile.TemporaryDirectory() as scratch, store_of(source, scratch) as store:
         block = Block(source=source, number=number, first=0, last=store.n_cells, folder=scratch, tokenizer="", weights={}, identity="")
         for first, last in store.spans():
             counts, _ = store.counts(first, last, store.gene_index, n_genes)
