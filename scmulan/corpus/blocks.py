@@ -209,7 +209,7 @@ def build_block(block: Block) -> None:
     """Write a block's shard and its record."""
     store = open_source(block.source, Path(block.folder) / WORK / "scratch", block.identity, is_looked_over=True)
     vocabulary = _vocabulary(block.tokenizer)
-    onto = _onto(store, vocabulary)
+    onto = vocabulary_columns(store, vocabulary)
     tally = Tally()
     total = within = 0
     with ShardWriter(block.path, FIELDS) as writer:
@@ -228,7 +228,7 @@ def _vocabulary(folder: str) -> Vocabulary:
     return load_vocabulary(folder)
 
 
-def _onto(store: CellStore, vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
+def vocabulary_columns(store: CellStore, vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
     """Vocabulary column of each variable of a store, -1 for what the vocabulary lacks."""
     column_of_row = np.append(vocabulary.columns([str(symbol) for symbol in GeneTable.load().symbols]), -1).astype(np.int32)
     onto: npt.NDArray[np.int32] = column_of_row[store.gene_index]
