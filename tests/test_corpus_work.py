@@ -32,6 +32,7 @@ from scmulan.corpus.pack import Packing, counts_of, epoch_sentences
 from scmulan.corpus.plan import KEYS, Plan, read_plan
 from scmulan.corpus.shards import MANIFEST, Corpus
 from scmulan.corpus.workers import Workers
+from scmulan.csentence import decode
 from scmulan.errors import CorpusError, RecipeError, ScmulanError
 from scmulan.plots_corpus import draw_corpus
 from scmulan.prompts import SentenceWriter, load_prompts
@@ -233,6 +234,15 @@ def test_a_source_that_changed_meanwhile_is_read_anew(atlas, trained, tmp_path, 
     manifest = build_corpus(plan_of(folder), trained.tokenizer, tmp_path / "corpus")
     assert [source["cells"] for source in manifest["sources"]] == [60, 40, 60, 60, 60]
     assert manifest == build_corpus(plan_of(folder), trained.tokenizer, tmp_path / "other")
+
+
+def test_built_in_the_same_place_with_another_tokenizer_the_ids_are_those_of_that_one(atlas, trained, tmp_path):
+    plan = read_plan({"sources": ["set0.h5ad"], "tokenizer": {"gene_order": "alphabetical", "text_size": 300}}, atlas)
+    build_plan_tokenizer(plan, tmp_path / "other")
+    build_corpus(plan, trained.tokenizer, tmp_path / "corpus")
+    build_corpus(plan, tmp_path / "other", tmp_path / "corpus")
+    vocabulary, ids = load_vocabulary(tmp_path / "other"), Corpus(tmp_path / "corpus").read().ids
+    assert all(len(decode(ids[row], vocabulary)[0]) > 20 for row in range(len(ids)))
 
 
 def test_an_unfinished_build_of_another_plan_is_not_mixed_in(atlas, trained, tmp_path, monkeypatch):

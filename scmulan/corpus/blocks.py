@@ -208,7 +208,7 @@ def is_built(block: Block) -> bool:
 def build_block(block: Block) -> None:
     """Write a block's shard and its record."""
     store = open_source(block.source, Path(block.folder) / WORK / "scratch", block.identity, is_looked_over=True)
-    vocabulary = _vocabulary(block.tokenizer)
+    vocabulary = _vocabulary(block.tokenizer, identity_of(Path(block.tokenizer)))
     onto = vocabulary_columns(store, vocabulary)
     tally = Tally()
     total = within = 0
@@ -224,7 +224,8 @@ def build_block(block: Block) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _vocabulary(folder: str) -> Vocabulary:
+def _vocabulary(folder: str, identity: str) -> Vocabulary:
+    """The vocabulary of a tokenizer folder, read once until the folder is written anew."""
     return load_vocabulary(folder)
 
 
