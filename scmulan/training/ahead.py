@@ -10,7 +10,7 @@ from typing import Any
 
 from scmulan.corpus.pack import Packing
 from scmulan.corpus.shards import MANIFEST, Corpus, file_hash
-from scmulan.corpus.windows import Window, windows_of, write_manifest, write_window
+from scmulan.corpus.windows import Window, clear_partial, windows_of, write_manifest, write_window
 from scmulan.corpus.workers import Failure, Workers
 from scmulan.errors import CorpusError
 from scmulan.prompts import SentenceWriter, load_prompts
@@ -49,6 +49,7 @@ def pack_ahead(
     for epoch in range(epochs):
         packing = packing_of(recipe, tokens, epoch)
         windows = windows_of(corpus, packing.window_cells, seed=recipe.seed, epoch=epoch)
+        clear_partial(corpus, writer, packing, recipe.seed)
         tasks += [_Task(str(corpus_folder), manifest_sha256, window, packing, recipe.seed) for window in windows]
     records: dict[str, tuple[_Task, dict[str, Any]]] = {}
     for task, result in workers.run(_write, tasks):
