@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scmulan.cells import AnnData
     from scmulan.tasks import Model
 
+PICTURES = (".png", ".svg", ".pdf")
 out, err = Console(soft_wrap=True), Console(stderr=True)
 
 Input = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="File of cells.")]
@@ -93,6 +94,14 @@ def check_writable(output: Path | None) -> None:
     """Say before the work, not after it, that its result would have no place."""
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise PromptError(f"{output}: " + ("a folder; name a file" if output.is_dir() else f"no folder {output.parent}; make it first"))
+
+
+def check_picture(picture: Path | None) -> None:
+    """As `check_writable`, of a picture, whose suffix says its format."""
+    check_writable(picture)
+    if picture is not None and picture.suffix.lower() not in PICTURES:
+        found = f"a picture in the format {picture.suffix!r}" if picture.suffix else "a picture without a format"
+        raise PromptError(f"{picture}: {found}; needed a name that ends in {', '.join(PICTURES)}")
 
 
 def write_cells(adata: AnnData, output: Path) -> None:

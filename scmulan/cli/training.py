@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from scmulan.cli.terminal import AsJson, err, out, show
+from scmulan.cli.terminal import AsJson, check_picture, err, out, show
 from scmulan.errors import PromptError, RecipeError, nearest
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def corpus_inspect(
     from scmulan.corpus.contents import contents_of
     from scmulan.corpus.shards import Corpus
 
+    check_picture(picture)
     corpus = Corpus(folder)
     if verify:
         corpus.verify()
