@@ -202,11 +202,13 @@ class Run:
         finally:
             feeder.close()
         self.checkpoints.wait()
-        self.parallel.accelerator.end_training()
         if self.end.is_set and self.step < self.recipe.steps:
             self.say(f"asked to end: saved at step {self.step:,}; start the run again and it goes on from there")
+            self.parallel.accelerator.end_training()
             raise SystemExit(0)
-        return self._write_model()
+        folder = self._write_model()
+        self.parallel.accelerator.end_training()
+        return folder
 
     def _inputs(self, packs: Any, place: int) -> PackInputs:
         return self.packed.prepare(packs, place, self.weights, self.parallel.device.type)
