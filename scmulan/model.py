@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,20 +123,28 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, model: PreTrainedModel, tokenizer_folder: Path, card: dict[str, Any], *, dtype: torch.dtype = torch.bfloat16
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer_folder: Path,
+    card: dict[str, Any],
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a model folder, whole or not at all: weights in ``dtype``, the tokenizer, and the card with the hashes of both."""
+    """Write a model folder, whole or not at all: weights in ``dtype``, the tokenizer, and the card with the hashes of both.
+
+    ``state`` are the weights where the model itself does not hold them whole.
+    """
     whole, folder = folder, folder.with_name(folder.name + ".partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    state, stored = {}, set()
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in stored:  # a tied matrix is written once
-            stored.add(tensor.data_ptr())
-            state[name] = tensor.detach().to(dtype).cpu().contiguous()
+    tied = set(model.all_tied_weights_keys) if model.config.tie_word_embeddings else set()  # a tied matrix is written once
+    weights = {
+        name: tensor.detach().to(dtype).cpu().contiguous() for name, tensor in (state or model.state_dict()).items() if name not in tied
+    }
     was = model.config.dtype
     model.config.dtype = dtype
-    model.save_pretrained(folder, state_dict=state)
+    model.save_pretrained(folder, state_dict=weights)
     model.config.dtype = was
     for name in TOKENIZER_FILES:
         if (tokenizer_folder / name).is_file():

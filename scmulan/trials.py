@@ -36,9 +36,9 @@ from scmulan.hazard import next_log_probabilities
 from scmulan.labels import as_answer
 from scmulan.model import load_checkpoint
 from scmulan.prompts import Prompts, Sentence, SentenceWriter, Task
-from scmulan.training.held_out import evaluate
-from scmulan.training.loop import Data, Run
-from scmulan.training.loss import Loss, loss_of_pack
+from scmulan.training.held_out import Data, evaluate
+from scmulan.training.loop import Run
+from scmulan.training.packed import Loss, PackInputs, shipped_loss
 from scmulan.training.recipe import Recipe, fill
 from scmulan.training.seen import seen_labels
 
@@ -203,17 +203,15 @@ def _legal_in_cell(body: Ids, layout: str, v: Vocabulary) -> npt.NDArray[np.bool
 def loss_over_rows(
     hidden_TD: torch.Tensor,
     output_VD: torch.Tensor,
-    weights_T: torch.Tensor,
-    ids: Ids,
-    is_learnt: npt.NDArray[np.bool_],
+    inputs: PackInputs,
     vocabulary: Vocabulary,
     *,
     layout: str,
     loss: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``scmulan.training.loss.Loss`` says, with every logit of a row made: over ``all`` ids, the ``legal`` ones, or by ``hazards``."""
-    v = vocabulary
-    learnt = np.flatnonzero(is_learnt[1:])
+    """As ``scmulan.training.packed.Loss`` says, with every logit of a row made: over ``all`` ids, the ``legal`` ones, or by ``hazards``."""
+    v, ids, weights_T = vocabulary, inputs.ids, torch.from_numpy(inputs.weights).to(hidden_TD.device)
+    learnt = np.flatnonzero(inputs.is_learnt[1:])
     total = torch.zeros((), device=hidden_TD.device)
     nats_T = torch.zeros(len(hidden_TD), device=hidden_TD.device)
     for first in range(0, len(learnt), ROWS):
@@ -285,7 +283,7 @@ def _recipe(trial: Trial, output: Path, corpus: Path, steps: int, preset: str) -
 def _run_trial(trial: Trial, output: Path, place: Path, *, steps: int, preset: str) -> dict[str, float]:
     corpus = _corpus(place, trial.gene_order)
     recipe = _recipe(trial, output, corpus, steps, preset)
-    loss: Loss = loss_of_pack if trial.loss == "shipped" else partial(loss_over_rows, layout=trial.layout, loss=trial.loss)
+    loss: Loss = shipped_loss if trial.loss == "shipped" else partial(loss_over_rows, layout=trial.layout, loss=trial.loss)
     write = partial(TrialWriter, layout=trial.layout)
     run = Run(recipe, corpus, say=lambda line: None, log_with=None, make_writer=write, loss_of=loss)
     run.held_out = None
@@ -321,8 +319,7 @@ def _nats(run: Run, held: Data) -> dict[str, float]:
     whole = dataclasses.replace(writer.prompts.tasks["generate"], drop={}, weight=1.0)
     writer.prompts = dataclasses.replace(writer.prompts, tasks={"generate": whole})
     packs = epoch_packs(held.rows, held.counts, writer, run.recipe.packing, seed=1, epoch=0, augment=False)
-    with run.accelerator.autocast():
-        found = evaluate(run.body, run.output_VD, packs, writer, run.loss_of).per_sentence
+    found = evaluate(run.module, run.packed, packs, writer, run.weights, run.parallel).per_sentence
     nats = found["generate/level"] + found["generate/gene"]
     if writer.layout == "shuffled":
         nats -= float(np.mean([orders_within_levels(cell, run.vocabulary) for cell in _laid(run, held)]))

@@ -19,7 +19,7 @@ from scmulan.errors import EngineError
 from scmulan.hazard import likely, next_log_probabilities
 from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.training import attention
-from scmulan.training.loss import pack_loss
+from scmulan.training.packed import PackedLM
 
 GREEDY = Sampling(temperature=0)
 
@@ -208,9 +208,8 @@ def test_nats_are_those_of_the_training_loss(model, engine, cells, trained):
         parts[len(prompt)] = 0
         packs = _Packs(sentence, parts)
         with torch.no_grad():
-            loss, nats_T, _ = pack_loss(
-                lm.model, lm.get_output_embeddings().weight, packs, 0, model.writer, np.array([0, *[1.0] * 30], np.float32)
-            )
+            packed = PackedLM(lm, model.vocabulary)
+            loss, nats_T = packed(packed.prepare(packs, 0, np.array([0, *[1.0] * 30], np.float32)))
         found = engine.nats([prompt], [cells[row]])[0]
         assert len(found) == len(cells[row])
         assert found[0] == 0

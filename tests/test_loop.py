@@ -18,8 +18,10 @@ from scmulan.model import load_checkpoint
 from scmulan.tokenizer import tokenizer_hash
 from scmulan.training import loop
 from scmulan.training.checkpoints import STATE
-from scmulan.training.loop import curve_lines, pretrain
+from scmulan.training.curve import curve_lines
+from scmulan.training.loop import pretrain
 from scmulan.training.optimizers import learning_rate_share, make_optimizers
+from scmulan.training.packed import PackedLM
 from scmulan.training.recipe import Recipe, fill
 from scmulan.training.seen import seen_labels
 
@@ -164,14 +166,14 @@ def test_data_order_is_a_function_of_the_seed_alone(trained):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_checkpoint(half, trained, monkeypatch):
-    usual = loop.pack_loss
+    usual = PackedLM.forward
 
     def broken(*args):
-        loss, nats, parts = usual(*args)
-        return loss * float("nan"), nats, parts
+        loss, nats = usual(*args)
+        return loss * float("nan"), nats
 
-    monkeypatch.setattr(loop, "pack_loss", broken)
-    with pytest.raises(EngineError, match=r"step 7: loss nan.*lower the learning rates; the last checkpoint is whole"):
+    monkeypatch.setattr(PackedLM, "forward", broken)
+    with pytest.raises(EngineError, match=r"step 10: loss nan.*4 steps in a row.*lower the learning rates; the last checkpoint is whole"):
         train(half, trained.corpus)
     monkeypatch.undo()
     said: list[str] = []

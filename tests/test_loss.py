@@ -11,7 +11,7 @@ from scmulan import csentence
 from scmulan.automaton import CellAutomaton, legal_targets
 from scmulan.csentence import N_DEPTHS, Vocabulary
 from scmulan.hazard import OFFSET, next_log_probabilities
-from scmulan.training.loss import HazardChunk, legal_cross_entropy, plan_chunks
+from scmulan.training.loss import CPU_CHUNKS, GPU_CHUNKS, ChunkSize, HazardChunk, legal_cross_entropy, plan_chunks
 
 WIDTH = 16
 
@@ -89,10 +89,11 @@ def test_chunks_of_any_size_agree(language, sentences, chunk):
     hidden, weight, weights = tensors(len(ids), v, seed=1)
     legal = legal_targets(ids, is_learnt, v)
     results = []
-    for size in (256, chunk):
+    for size in (CPU_CHUNKS, GPU_CHUNKS, ChunkSize(chunk, CPU_CHUNKS.cost)):
         loss, nats = legal_cross_entropy(hidden, weight, weights, plan_chunks(legal, v, size), v)
         results.append((loss, nats, *torch.autograd.grad(loss, (hidden, weight))))
-    for found, wanted in zip(*results, strict=True):
+    for found, middle, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(middle, wanted, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-5)
 
 
@@ -180,6 +181,6 @@ def test_products_in_bfloat16_stay_near_and_softmax_in_float32(language, sentenc
 
 def test_the_loss_needs_only_the_genes_that_are_passed_by(language, sentences):
     v, (ids, is_learnt) = language.vocabulary, sentences
-    chunks = plan_chunks(legal_targets(ids, is_learnt, v), v, 4)
+    chunks = plan_chunks(legal_targets(ids, is_learnt, v), v, ChunkSize(4, CPU_CHUNKS.cost))
     needed = sum(len(chunk.at) * (chunk.last - chunk.first) for chunk in chunks if isinstance(chunk, HazardChunk))
     assert needed < 0.4 * v.n_genes * is_learnt.sum()

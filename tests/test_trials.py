@@ -10,8 +10,10 @@ import torch
 from conftest import random_counts
 
 from scmulan import csentence
+from scmulan.automaton import legal_targets
 from scmulan.errors import PromptError
-from scmulan.training.loss import loss_of_pack
+from scmulan.training.loss import plan_chunks
+from scmulan.training.packed import PackInputs, shipped_loss
 from scmulan.trials import LAYOUTS, TRIALS, TrialWriter, lay_out, legal_rows, loss_over_rows, orders_within_levels, run_trials
 
 WIDTH = 16
@@ -76,14 +78,19 @@ def test_a_gene_named_before_is_illegal(language, cells, layout):
     assert not legal[0, named[named >= v.first_gene]].any()
 
 
+def inputs_of(ids, is_learnt, weights, vocabulary) -> PackInputs:
+    chunks = plan_chunks(legal_targets(ids, is_learnt, vocabulary), vocabulary)
+    return PackInputs(ids, np.arange(len(ids)), [0, len(ids)], np.append(is_learnt[1:], 0).astype(int), weights, is_learnt, chunks)
+
+
 def test_hazards_over_whole_rows_are_the_shipped_loss(language, cells):
     ids, is_learnt = packed(language, cells, "levels")
     torch.manual_seed(0)
     hidden = torch.randn(len(ids), WIDTH)
     output = torch.randn(language.vocabulary.size, WIDTH) * 0.5
-    weights = torch.rand(len(ids))
-    shipped = loss_of_pack(hidden, output, weights, ids, is_learnt, language.vocabulary)
-    plain = loss_over_rows(hidden, output, weights, ids, is_learnt, language.vocabulary, layout="levels", loss="hazards")
+    inputs = inputs_of(ids, is_learnt, torch.rand(len(ids)).numpy(), language.vocabulary)
+    shipped = shipped_loss(hidden, output, inputs, language.vocabulary)
+    plain = loss_over_rows(hidden, output, inputs, language.vocabulary, layout="levels", loss="hazards")
     torch.testing.assert_close(shipped[0], plain[0], rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(shipped[1], plain[1], rtol=1e-4, atol=1e-4)
 
@@ -91,7 +98,8 @@ def test_hazards_over_whole_rows_are_the_shipped_loss(language, cells):
 def test_fewer_ids_to_choose_from_cost_fewer_nats(language, cells):
     ids, is_learnt = packed(language, cells, "levels")
     hidden, output = torch.zeros(len(ids), WIDTH), torch.zeros(language.vocabulary.size, WIDTH)
-    cost = partial(loss_over_rows, hidden, output, torch.ones(len(ids)), ids, is_learnt, language.vocabulary, layout="levels")
+    inputs = inputs_of(ids, is_learnt, np.ones(len(ids), np.float32), language.vocabulary)
+    cost = partial(loss_over_rows, hidden, output, inputs, language.vocabulary, layout="levels")
     assert cost(loss="legal")[0] < cost(loss="all")[0]
 
 

@@ -22,7 +22,8 @@ from scmulan.errors import CorpusError
 from scmulan.prompts import SentenceWriter, load_prompts
 from scmulan.tokenizer import load_tokenizer, load_vocabulary
 from scmulan.training.ahead import pack_ahead
-from scmulan.training.loop import curve_lines, pretrain
+from scmulan.training.curve import curve_lines
+from scmulan.training.loop import pretrain
 from scmulan.training.recipe import Recipe, fill
 
 KINDS = ("B cell", "natural killer cell", "classical monocyte")

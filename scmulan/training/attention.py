@@ -2,7 +2,8 @@
 
 Registered with transformers under the name ``scmulan_packed``, so any of its causal LMs can be trained on packs: give the
 model ``bounds`` (the starts of the sentences and the end of the last) and position ids that begin again at each sentence.
-One opaque operator, so that torch.compile does not compile again for every pack's bounds.
+One opaque operator, so that torch.compile does not compile again for every pack's bounds. On a CPU it goes through the sentences one
+by one; on a GPU it is FlashAttention over sentences of different lengths (``torch.nn.attention.varlen``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PACKED = "scmulan_packed"
@@ -29,10 +31,7 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds:
     logsumexp = torch.zeros(query.shape[:3], dtype=torch.float32, device=query.device)
     for first, last in _spans(bounds):
         parts = (part[:, :, first:last] for part in (query, key, value))
-        if query.device.type == "cpu":
-            out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*parts, 0.0, True, scale=scale)[:2]
-        else:
-            out, total = torch.ops.aten._scaled_dot_product_flash_attention(*parts, 0.0, True, scale=scale)[:2]
+        out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*parts, 0.0, True, scale=scale)[:2]
         output[:, :, first:last], logsumexp[:, :, first:last] = out, total[:, :, : last - first]
     return output, logsumexp
 
@@ -58,22 +57,12 @@ def _attend_backward(
     for first, last in _spans(bounds):
         span = slice(first, last)
         inputs = [part[:, :, span] for part in (query, key, value)]
-        if query.device.type == "cpu":
-            found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                grad[:, :, span], *inputs, output[:, :, span], logsumexp[:, :, span], 0.0, True, scale=scale
-            )
-        else:
-            found = _recomputed_gradients(grad[:, :, span], inputs, scale)
+        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad[:, :, span], *inputs, output[:, :, span], logsumexp[:, :, span], 0.0, True, scale=scale
+        )
         for into, part in zip(grads, found, strict=True):
             into[:, :, span] = part
     return grads[0], grads[1], grads[2]
-
-
-def _recomputed_gradients(grad: torch.Tensor, inputs: list[torch.Tensor], scale: float) -> tuple[torch.Tensor, ...]:
-    with torch.enable_grad():
-        query, key, value = leaves = [part.detach().requires_grad_() for part in inputs]
-        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
-        return torch.autograd.grad(out, leaves, grad)
 
 
 @_attend_backward.register_fake
@@ -117,13 +106,27 @@ def packed_attention(
     bounds: torch.Tensor,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each span of ``bounds`` ((S + 1,) int, on the CPU); B is 1. Returns (1, T, H, D)."""
+    """Causal attention within each span of ``bounds`` ((S + 1,) int32, on the query's device); B is 1. Returns (1, T, H, D)."""
+    scale = scaling if scaling is not None else query_BHTD.shape[-1] ** -0.5
+    if query_BHTD.device.type == "cuda":
+        longest = int(getattr(module.config, "max_position_embeddings"))  # noqa: B009  (mypy takes the attribute for a module)
+        return _varlen(query_BHTD, key_BHTD, value_BHTD, bounds, scale, longest), None
     groups = query_BHTD.shape[1] // key_BHTD.shape[1]
     if groups > 1:
         key_BHTD, value_BHTD = (part.repeat_interleave(groups, dim=1) for part in (key_BHTD, value_BHTD))
-    scale = scaling if scaling is not None else query_BHTD.shape[-1] ** -0.5
     output, _ = _attend(query_BHTD, key_BHTD.to(query_BHTD.dtype), value_BHTD.to(query_BHTD.dtype), bounds, scale)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _varlen(
+    query_BHTD: torch.Tensor, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor, bounds: torch.Tensor, scale: float, longest: int
+) -> torch.Tensor:
+    """The same on a GPU, in bf16; no span is longer than ``longest``. Returns (1, T, H, D)."""
+    query, key, value = (part[0].transpose(0, 1).to(torch.bfloat16) for part in (query_BHTD, key_BHTD, value_BHTD))
+    out: torch.Tensor = varlen_attn(  # type: ignore[assignment]
+        query, key, value, bounds, bounds, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return out[None].to(query_BHTD.dtype)
 
 
 def register() -> None:

@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,36 @@ def save(folder: Path, step: int, state: Mapping[str, Any], progress: Mapping[st
     for path in set(checkpoints(folder)) - set(whole[-keep:]):
         shutil.rmtree(path)
     return final
+
+
+class Writer:
+    """Writes checkpoints, at once or in a thread while training goes on; an error of the thread is raised with the next checkpoint.
+
+    Parameters
+    ----------
+    folder : of the checkpoints
+    keep : so many stay
+    """
+
+    def __init__(self, folder: Path, keep: int, *, in_background: bool):
+        self.folder, self.keep, self.in_background = folder, keep, in_background
+        self.pool = ThreadPoolExecutor(1)
+        self.waiting: Future[Path] | None = None
+
+    def save(self, step: int, state: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+        """Write a checkpoint once the one before is written."""
+        self.wait()
+        if not self.in_background:
+            save(self.folder, step, state, progress, self.keep)
+            return
+        copied = torch.utils._pytree.tree_map(lambda value: value.clone() if isinstance(value, torch.Tensor) else value, dict(state))
+        self.waiting = self.pool.submit(save, self.folder, step, copied, progress, self.keep)
+
+    def wait(self) -> None:
+        """Until the last checkpoint is written."""
+        if self.waiting is not None:
+            waiting, self.waiting = self.waiting, None
+            waiting.result()
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """The pretraining loop: packs in, checkpoints and a curve out, on whatever accelerate was configured for.
 
-Data order is a function of (seed, epoch, place in the epoch) alone and is the same on any number of processes; a resumed run
-repeats the uninterrupted one. Knows ids only.
+Data order is a function of (seed, step) alone and is the same on any number of processes; a resumed run repeats the uninterrupted
+one, whatever the number of processes was. Knows ids only.
 """
 
 from __future__ import annotations
@@ -9,108 +9,53 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from scmulan import __version__
-from scmulan.corpus.pack import Packing, Packs, counts_of, epoch_packs
-from scmulan.corpus.shards import CellRows, Corpus
-from scmulan.corpus.windows import Window, window_packs, windows_of
+from scmulan.corpus.pack import Packing
+from scmulan.corpus.shards import Corpus
 from scmulan.csentence import Vocabulary
 from scmulan.errors import CorpusError, EngineError
-from scmulan.model import load_checkpoint, n_parameters, new_model, save_checkpoint, start_genes_by_detection
+from scmulan.model import n_parameters, save_checkpoint
 from scmulan.prompts import Prompts, SentenceWriter, load_prompts
 from scmulan.tokenizer import load_tokenizer, load_vocabulary, tokenizer_hash
-from scmulan.training import attention, checkpoints
-from scmulan.training.dropout import add_dropout
-from scmulan.training.held_out import evaluate
-from scmulan.training.loss import Loss, loss_of_pack, pack_loss
+from scmulan.training import checkpoints
+from scmulan.training.card import training_card
+from scmulan.training.curve import curve_lines, cut_curve
+from scmulan.training.held_out import evaluate, held_out_packs
+from scmulan.training.models import model_of
 from scmulan.training.optimizers import learning_rate_share, make_optimizers
+from scmulan.training.packed import Loss, PackedLM, PackInputs, shipped_loss
+from scmulan.training.parallel import Parallel
 from scmulan.training.recipe import Recipe, packing_of
-from scmulan.training.seen import detection, seen_labels, training_size
+from scmulan.training.seen import training_size
+from scmulan.training.stream import Cursor, PackStream, StepFeeder, StepInputs
+from scmulan.training.watch import EndRequest, LossWatch
 
 Say = Callable[[str], None]
-SHARDS_HELD_OUT = 64
-"""Held-out cells to be evaluated are drawn from so many shards, so that an atlas need not be read for them."""
-
-
-@dataclass
-class Cursor:
-    """Where the run stands in its data."""
-
-    step: int = 0
-    epoch: int = 0
-    window: int = 0
-    place: int = 0
-    tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Data:
-    """Cells of a split, as ids and as counts, with what is needed to write sentences of them."""
-
-    rows: CellRows
-    counts: sp.csr_matrix
-    writer: SentenceWriter
-
-    @classmethod
-    def open(cls, corpus: Corpus, split: str, writer: SentenceWriter, most: int | None = None) -> Data:
-        rows = corpus.read(split, _spread(corpus, SHARDS_HELD_OUT) if most is not None else None)
-        if most is not None and len(rows) > most:
-            rows = rows.select(np.random.default_rng(0).permutation(len(rows))[:most].tolist())
-        return cls(rows, counts_of(rows.ids, writer), writer)
-
-
-def _spread(corpus: Corpus, most: int) -> list[str]:
-    """Up to ``most`` shards, evenly spread over the corpus."""
-    files = [shard["file"] for shard in corpus.manifest["shards"]]
-    return [files[place] for place in np.unique(np.linspace(0, len(files) - 1, min(most, len(files))).astype(int))]
-
-
-class PackStream:
-    """Packs of one window after another, the next one made or opened while this one is trained on."""
-
-    def __init__(self, corpus: Corpus, writer: SentenceWriter, packing_of: Callable[[int], Packing], seed: int, cursor: Cursor):
-        self.corpus, self.writer, self.packing_of, self.seed, self.cursor = corpus, writer, packing_of, seed, cursor
-        self.pool = ThreadPoolExecutor(1)
-        self.packs: Packs = self._make(cursor.epoch, cursor.window)
-        self.ahead: Future[Packs] = self.pool.submit(self._make, *self._after())
-
-    def _windows(self, epoch: int) -> list[Window]:
-        return windows_of(self.corpus, self.packing_of(epoch).window_cells, seed=self.seed, epoch=epoch)
-
-    def _after(self) -> tuple[int, int]:
-        """Epoch and window that come after those of the cursor."""
-        is_last = self.cursor.window + 1 == len(self._windows(self.cursor.epoch))
-        return (self.cursor.epoch + 1, 0) if is_last else (self.cursor.epoch, self.cursor.window + 1)
-
-    def _make(self, epoch: int, number: int) -> Packs:
-        return window_packs(self.corpus, self._windows(epoch)[number], self.writer, self.packing_of(epoch), seed=self.seed)
-
-    def take(self, n_packs: int) -> Iterator[tuple[Packs, int]]:
-        """The next packs, windows and epochs joined without a gap."""
-        for _ in range(n_packs):
-            while self.cursor.place >= len(self.packs):
-                self.packs = self.ahead.result()
-                (self.cursor.epoch, self.cursor.window), self.cursor.place = self._after(), 0
-                self.ahead = self.pool.submit(self._make, *self._after())
-            yield self.packs, self.cursor.place
-            self.cursor.place += 1
-
-    def close(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
+MAY_CHANGE = (
+    "output",
+    "folder",
+    "plan",
+    "corpus",
+    "keep",
+    "checkpoint_every",
+    "evaluate_every",
+    "save_in_background",
+    "checkpoint_activations",
+    "bad_steps",
+    "patience",
+    "compile",
+)
+"""Keys of a recipe that another value may be given when a run goes on: they change nothing of what is learnt."""
 
 
 def pretrain(
@@ -122,6 +67,11 @@ def pretrain(
     -------
     Path
         The model folder, ``output/model``.
+
+    Raises
+    ------
+    SystemExit
+        With status 0, after SIGTERM: the run has saved a checkpoint and goes on from it when it is started again.
     """
     return Run(recipe, Path(corpus_folder), say=say, log_with=log_with).train(stop_after)
 
@@ -140,225 +90,225 @@ class Run:
         say: Say,
         log_with: str | None,
         make_writer: Callable[[PreTrainedTokenizerFast, Vocabulary, Prompts], SentenceWriter] = SentenceWriter,
-        loss_of: Loss = loss_of_pack,
+        loss_of: Loss = shipped_loss,
     ):
-        self.recipe, self.say, self.output, self.loss_of = recipe, say, Path(recipe.output), loss_of
+        self.recipe, self.output = recipe, Path(recipe.output)
         self.output.mkdir(parents=True, exist_ok=True)
         set_seed(recipe.seed)
-        attention.register()
-        AcceleratorState._reset_state()  # else a second run of a process could have no other precision than the first
-        self.accelerator = Accelerator(mixed_precision=recipe.precision, log_with=_tracker(log_with), project_dir=str(self.output))
+        self.parallel = Parallel(recipe.precision, log_with=_tracker(log_with), folder=str(self.output))
+        self.parallel.share_of(recipe.step_packs)
+        self.say: Say = say if self.parallel.is_main else lambda line: None
         self.tokenizer_folder = corpus_folder / "tokenizer"
         self.corpus = Corpus(corpus_folder, tokenizer_sha256=tokenizer_hash(self.tokenizer_folder))
         self.vocabulary = load_vocabulary(self.tokenizer_folder)
         self.writer = make_writer(load_tokenizer(self.tokenizer_folder), self.vocabulary, load_prompts())
         self.weights = np.array([recipe.loss.weight_of(part) for part in self.writer.prompts.parts], dtype=np.float32)
-        self.start_card: dict[str, Any] = {}
-        self.cursor, self.curve_file = Cursor(), self.output / "curve.jsonl"
         self.n_train, self.tokens_per_epoch = training_size(self.corpus, recipe.packing.context)
         if not self.n_train:
             raise CorpusError(f"{self.corpus.folder}: no cell in the train split; change the plan's split")
-        self._prepare_model()
+        self.step, self.tokens, self.bad_in_a_row = 0, 0, 0
+        self.best: dict[str, float] = {}
+        self.cursor, self.curve_file = Cursor(), self.output / "curve.jsonl"
+        self.end = EndRequest()
+        self._prepare_model(loss_of)
         self._resume()
         self._open_data()
 
-    def _prepare_model(self) -> None:
-        settings = self.recipe.model
-        lm = self._new_model() if settings.start is None else self._model_to_go_on_from(settings.start)
-        lm.set_attn_implementation(attention.PACKED)
-        add_dropout(lm, settings.dropout)
-        self.lm = lm
-        body = torch.compile(lm.model) if self.recipe.compile else lm.model
-        self.optimizers = make_optimizers(lm, self.recipe)
-        self.body, *prepared = self.accelerator.prepare(body, *self.optimizers)
-        self.prepared = prepared
-        self.output_VD: torch.Tensor = lm.get_output_embeddings().weight
+    def _prepare_model(self, loss_of: Loss) -> None:
+        start = model_of(self.recipe, self.corpus, self.writer)
+        self.lm, self.start_card = start.lm, start.card
+        self.packed = PackedLM(self.lm, self.vocabulary, loss_of)
+        self.module = self.parallel.wrap(self.packed, compiled=self.recipe.compile)
+        self.optimizers = make_optimizers(self.packed, self.recipe)
         self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
-    def _new_model(self) -> PreTrainedModel:
-        settings = self.recipe.model
-        lm = new_model(settings.preset, self.vocabulary, context=self.recipe.packing.context, seed=self.recipe.seed)
-        if settings.gene_start == "detection":
-            start_genes_by_detection(lm, self.vocabulary, detection(self.corpus, self.writer))
-        return lm
-
-    def _model_to_go_on_from(self, name: str) -> PreTrainedModel:
-        """The model of a folder, to be trained further on this corpus."""
-        found = load_checkpoint(name)
-        if found.card["tokenizer_sha256"] != self.corpus.manifest["tokenizer_sha256"]:
-            raise EngineError(
-                f"model.start {name}: its tokenizer is not that of {self.corpus.folder}; build the corpus with that model's tokenizer"
-            )
-        # positions are rotations: those beyond the old context need no new weights, only training
-        found.model.config.max_position_embeddings = max(found.context, self.recipe.packing.context)
-        self.start_card = found.card
-        return found.model.train()
-
     def _open_data(self) -> None:
-        split = next(
-            (name for name in ("valid", "test") if any(name in source["splits"] for source in self.corpus.manifest["sources"])), None
-        )
-        self.held_out: Packs | None = None
-        if split is not None:
-            held = Data.open(self.corpus, split, self.writer, self.recipe.evaluation_cells)
-            packing = replace(self.recipe.packing, thin_share=0.0, dataset_weights=None)
-            self.held_out = epoch_packs(held.rows, held.counts, self.writer, packing, seed=1, epoch=0, augment=False)
+        self.held_out = held_out_packs(self.corpus, self.writer, self.recipe)
         self.stream = PackStream(self.corpus, self.writer, self._packing_of, self.recipe.seed, self.cursor)
 
     def _packing_of(self, epoch: int) -> Packing:
         return packing_of(self.recipe, self.tokens_per_epoch, epoch)
 
+    # -- checkpoints ------------------------------------------------------------------------------------------------------
+
     def _resume(self) -> None:
-        found = checkpoints.newest_whole(self.output / "checkpoints")
+        self.checkpoints = checkpoints.Writer(self.output / "checkpoints", self.recipe.keep, in_background=self.recipe.save_in_background)
+        found = checkpoints.newest_whole(self.checkpoints.folder)
+        self.parallel.wait()  # before the first process cuts the curve or writes anything
         if found is None:
-            self.curve_file.unlink(missing_ok=True)
+            if self.parallel.is_main:
+                self.curve_file.unlink(missing_ok=True)
+            self.watch = LossWatch()
             return
         state, progress, broken = found
         for problem in broken:
             self.say(f"left aside a broken checkpoint: {problem}")
         if progress["fingerprint"] != self._fingerprint():
             raise EngineError(f"{self.output}: its checkpoints are of another recipe or corpus; give another output folder or delete them")
-        self.lm.load_state_dict(state["model"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.cursor = Cursor(**{name: progress[name] for name in ("step", "epoch", "window", "place", "tokens")})
-        kept = [line for line in curve_lines(self.curve_file) if line["step"] <= self.cursor.step]
-        self.curve_file.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self.say(f"goes on from step {self.cursor.step:,}")
+        self.parallel.load(self.packed, self.optimizers, state)
+        self.cursor = Cursor(**{name: progress[name] for name in ("epoch", "window", "place")})
+        self.step, self.tokens, self.best = progress["step"], progress["tokens"], progress["best"]
+        kept = cut_curve(self.curve_file, self.step) if self.parallel.is_main else []
+        self.parallel.wait()
+        kept = kept or curve_lines(self.curve_file)
+        self.watch = LossWatch([line["loss"] for line in kept])
+        self.say(f"goes on from step {self.step:,}")
 
     def _fingerprint(self) -> str:
-        fixed = {
-            key: value
-            for key, value in self.recipe.to_dict().items()
-            if key not in ("output", "folder", "keep", "checkpoint_every", "plan", "corpus", "evaluate_every")
-        }
-        return json.dumps(
-            [fixed, self.corpus.manifest["tokenizer_sha256"], [shard["sha256"] for shard in self.corpus.manifest["shards"]]], sort_keys=True
-        )
+        fixed = {key: value for key, value in self.recipe.to_dict().items() if key not in MAY_CHANGE}
+        fixed |= {"packs_per_step": self.recipe.step_packs, "tokens_per_step": None}
+        shards = [shard["sha256"] for shard in self.corpus.manifest["shards"]]
+        return json.dumps([fixed, self.corpus.manifest["tokenizer_sha256"], shards], sort_keys=True)
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            state = {"model": self.lm.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
-            progress = {
-                "epoch": self.cursor.epoch,
-                "window": self.cursor.window,
-                "place": self.cursor.place,
-                "tokens": self.cursor.tokens,
-                "fingerprint": self._fingerprint(),
-            }
-            checkpoints.save(self.output / "checkpoints", self.cursor.step, state, progress, self.recipe.keep)
-        self.accelerator.wait_for_everyone()
+        state = {
+            "model": self.parallel.model_state(self.packed),
+            "optimizers": self.parallel.optimizer_state(self.packed, self.optimizers),
+        }
+        if self.parallel.is_main:
+            progress = {**vars(self.cursor), "tokens": self.tokens, "best": self.best, "fingerprint": self._fingerprint()}
+            self.checkpoints.save(self.step, state, progress)
+        self.parallel.wait()
+
+    def _save_best(self) -> None:
+        state = {"model": self.parallel.model_state(self.packed)}
+        if self.parallel.is_main:
+            checkpoints.save(self.output / "best", self.step, state, {}, 1)
+
+    # -- training ---------------------------------------------------------------------------------------------------------
 
     def train(self, stop_after: int | None = None) -> Path:
         """Go through the remaining steps and write the model."""
-        self.accelerator.init_trackers("tensorboard", config={})
+        self.parallel.accelerator.init_trackers("tensorboard", config={})
         million_tokens = self.tokens_per_epoch / 1e6
         self.say(f"{n_parameters(self.lm) / 1e6:.1f}M parameters, {million_tokens:.2f}M tokens of cells, {self.recipe.steps:,} steps")
+        if self.parallel.processes > 1:
+            self.say(f"{self.parallel.processes} processes, {self.parallel.strategy}")
         last = min(self.recipe.steps, stop_after or self.recipe.steps)
-        self.body.train()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
-            TimeRemainingColumn(),
-        )
-        with (
-            Progress(*columns, console=Console(stderr=True), disable=not self.accelerator.is_main_process) as progress,
-            open(self.curve_file, "a", buffering=1) as curve,
-        ):
-            bar = progress.add_task("pretrain", total=self.recipe.steps, completed=self.cursor.step, note="")
-            while self.cursor.step < last:
-                line = self._step()
-                if self.cursor.step % self.recipe.evaluate_every == 0 or self.cursor.step == self.recipe.steps:
-                    line |= self._evaluate()
-                curve.write(json.dumps(line) + "\n")
-                self.accelerator.log({name: value for name, value in line.items() if isinstance(value, float)}, step=self.cursor.step)
-                progress.update(bar, completed=self.cursor.step, note=f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s")
-                if self.cursor.step % self.recipe.checkpoint_every == 0 or self.cursor.step == last:
-                    self._save()
-        self.stream.close()
-        self.accelerator.end_training()
-        return self._write_model()
+        n_packs, here = self.recipe.step_packs, self.parallel
+        feeder = StepFeeder(self.stream, self._inputs, n_packs, process=here.process, processes=here.processes)
+        self.module.train()
+        try:
+            with self._progress() as (curve, advance), self.end.listening():
+                while self.step < last and not self._is_over():
+                    line = self._step(feeder.next())
+                    line |= self._evaluate() if self._is_due(self.recipe.evaluate_every, self.recipe.steps) else {}
+                    curve.write(json.dumps(line) + "\n")
+                    self.parallel.accelerator.log({name: value for name, value in line.items() if isinstance(value, float)}, step=self.step)
+                    advance(line)
+                    is_good = not self.bad_in_a_row  # else a run that fails would go on from amidst its failure
+                    if (self._is_due(self.recipe.checkpoint_every, last) and is_good) or self._is_over():
+                        self._save()
+        finally:
+            feeder.close()
+        self.checkpoints.wait()
+        if self.end.is_set and self.step < self.recipe.steps:
+            self.say(f"asked to end: saved at step {self.step:,}; start the run again and it goes on from there")
+            self.parallel.accelerator.end_training()
+            raise SystemExit(0)
+        folder = self._write_model()
+        self.parallel.accelerator.end_training()
+        return folder
 
-    def _step(self) -> dict[str, Any]:
+    def _inputs(self, packs: Any, place: int) -> PackInputs:
+        return self.packed.prepare(packs, place, self.weights, self.parallel.device.type)
+
+    def _is_due(self, every: int, last: int) -> bool:
+        return self.step % every == 0 or self.step == last
+
+    def _is_over(self) -> bool:
+        """Whether the run ends before its last step: asked to, or nothing more is gained."""
+        waited = self.step - self.best.get("step", self.step)
+        is_patient = self.recipe.patience is None or waited < self.recipe.patience * self.recipe.evaluate_every
+        return self.end.is_set or not is_patient
+
+    @contextmanager
+    def _progress(self) -> Iterator[tuple[TextIO, Callable[[dict[str, Any]], None]]]:
+        """The curve file, and what tells of a step on the terminal; of all processes but the first, neither is seen."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[note]}"))
+        is_main = self.parallel.is_main
+        curve_path = self.curve_file if is_main else Path("/dev/null")
+        with (
+            Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not is_main) as progress,
+            open(curve_path, "a", buffering=1) as curve,
+        ):
+            bar = progress.add_task("pretrain", total=self.recipe.steps, completed=self.step, note="")
+
+            def advance(line: dict[str, Any]) -> None:
+                note = f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s"
+                progress.update(bar, completed=self.step, note=note)
+
+            yield curve, advance
+
+    def _step(self, inputs: StepInputs) -> dict[str, Any]:
         began = time.perf_counter()
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.cursor.step)  # so that a resumed run drops out the same
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * learning_rate_share(self.cursor.step, self.recipe)
-        members = [(packs, place) for packs, place in self.stream.take(self.recipe.packs_per_step)]
-        total = sum(float(self.weights[packs.parts[place][1:]].sum()) for packs, place in members)
-        loss_sum, tokens = 0.0, 0
-        mine = members[self.accelerator.process_index :: self.accelerator.num_processes]
-        for packs, place in mine:
-            with self.accelerator.autocast():
-                loss, _, _ = pack_loss(self.body, self.output_VD, packs, place, self.writer, self.weights, self.loss_of)
-            self.accelerator.backward(loss / total * self.accelerator.num_processes)
-            loss_sum += float(loss.detach()) / total
-        tokens = sum(int(packs.bounds[place][-1]) for packs, place in members)
-        norm = float(self.accelerator.clip_grad_norm_(self.lm.parameters(), self.recipe.optimizer.clip))
-        if not np.isfinite(norm) or not np.isfinite(loss_sum):
-            raise EngineError(
-                f"step {self.cursor.step}: loss {loss_sum}, gradient norm {norm}; lower the learning rates; the last checkpoint is whole"
-            )
-        for optimizer in self.prepared:
-            optimizer.step()
+                group["lr"] = rate * learning_rate_share(self.step, self.recipe)
+        loss_sum = 0.0
+        for turn, (number, pack) in enumerate(inputs.mine, 1):
+            torch.manual_seed((self.recipe.seed * 1_000_003 + self.step) * 4_099 + number)  # dropout is a function of (seed, step, pack)
+            with self.parallel.gradients(self.module, is_last=turn == len(inputs.mine)):
+                loss, _ = self.module(pack)
+                (loss / inputs.total * self.parallel.processes).backward()
+            loss_sum += float(loss.detach()) / inputs.total
+        norm = self.parallel.clip(self.module, self.recipe.optimizer.clip)
+        loss_sum, ends = self.parallel.sum(loss_sum, float(self.end.is_set))
+        self.end.is_set = ends > 0  # a signal to one process is one to all
+        verdict = self.watch.verdict(loss_sum, norm)
+        self._take_step(verdict, loss_sum, norm)
+        self.step, self.tokens, self.cursor = self.step + 1, self.tokens + inputs.tokens, inputs.cursor
+        line = {"step": self.step, "loss": loss_sum, "gradient_norm": norm, "tokens": self.tokens}
+        line["tokens_per_second"] = inputs.tokens / (time.perf_counter() - began)
+        return line | ({"left_out": verdict} if verdict else {})
+
+    def _take_step(self, verdict: str | None, loss: float, norm: float) -> None:
+        """Change the weights, unless the loss is no number or leaps; EngineError when that is so too often in a row."""
+        if verdict is None:
+            self.parallel.step(self.optimizers)
+        self.bad_in_a_row = self.bad_in_a_row + 1 if verdict else 0
+        for optimizer in self.optimizers:
             optimizer.zero_grad()
-        self.cursor.step += 1
-        self.cursor.tokens += tokens
-        seconds = time.perf_counter() - began
-        loss_sum = float(self.accelerator.reduce(torch.tensor(loss_sum, device=self.accelerator.device), "sum"))
-        return {
-            "step": self.cursor.step,
-            "loss": loss_sum,
-            "gradient_norm": norm,
-            "tokens": self.cursor.tokens,
-            "tokens_per_second": tokens / seconds,
-        }
+        if verdict is None:
+            return
+        where = f"step {self.step}: loss {loss:.6g}, gradient norm {norm:.6g} ({verdict})"
+        if self.bad_in_a_row > self.recipe.bad_steps:
+            self.checkpoints.wait()
+            raise EngineError(f"{where}, {self.bad_in_a_row} steps in a row; lower the learning rates; the last checkpoint is whole")
+        self.say(f"{where}: left out")
 
     def _evaluate(self) -> dict[str, Any]:
         if self.held_out is None:
             return {}
-        with self.accelerator.autocast():
-            held = evaluate(self.body, self.output_VD, self.held_out, self.writer, self.loss_of)
-        self.say(f"step {self.cursor.step:,}: {held.line()}")
-        return {"held_out_per_token": held.per_token, "held_out_per_sentence": held.per_sentence}
+        held = evaluate(self.module, self.packed, self.held_out, self.writer, self.weights, self.parallel)
+        self.say(f"step {self.step:,}: {held.line()}")
+        if held.loss < self.best.get("loss", np.inf):
+            self.best = {"loss": held.loss, "step": self.step}
+            if self.recipe.keep_best:
+                self._save_best()
+        return {"held_out_loss": held.loss, "held_out_per_token": held.per_token, "held_out_per_sentence": held.per_sentence}
+
+    # -- the model --------------------------------------------------------------------------------------------------------
 
     def _write_model(self) -> Path:
-        folder = self.output / "model"
-        if self.accelerator.is_main_process:
-            save_checkpoint(folder, self.lm, self.tokenizer_folder, self._card())
-        self.accelerator.wait_for_everyone()
+        folder, step = self.output / "model", self.step
+        best = checkpoints.newest_whole(self.output / "best") if self.recipe.keep_best else None
+        if best is not None and self.best:
+            state, progress, _ = best
+            step = progress["step"]
+            self.parallel.load(self.packed, [], state)
+        state = self.parallel.model_state(self.packed)
+        if self.parallel.is_main:
+            curve = [line for line in curve_lines(self.curve_file) if line["step"] <= step]
+            tokens = curve[-1]["tokens"] if curve else self.tokens
+            card = training_card(self.recipe, self.lm, self.corpus, curve, start=self.start_card, step=step, tokens=tokens)
+            save_checkpoint(folder, self.lm, self.tokenizer_folder, card, state=_without("lm.", state))
+        self.parallel.wait()
         return folder
 
-    def _card(self) -> dict[str, Any]:
-        """What the model is and has seen."""
-        sources = [{key: value for key, value in source.items() if key != "findings"} for source in self.corpus.manifest["sources"]]
-        curve = curve_lines(self.curve_file)
-        held: dict[str, float] = next((line["held_out_per_sentence"] for line in reversed(curve) if "held_out_per_sentence" in line), {})
-        return {
-            "format": 1,
-            "scmulan": __version__,
-            "parameters": n_parameters(self.lm),
-            "context": int(self.lm.config.max_position_embeddings),
-            "steps": self.cursor.step + self.start_card.get("steps", 0),
-            "tokens": self.cursor.tokens + self.start_card.get("tokens", 0),
-            "sources": sources,
-            "labels": seen_labels(self.corpus),
-            "held_out_nats": held,
-            "recipe": {key: value for key, value in self.recipe.to_dict().items() if key not in ("output", "folder", "corpus")},
-        }
 
-
-def curve_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a curve file; a line that a kill cut short is left out, for its step is done again."""
-    lines: list[dict[str, Any]] = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+def _without(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def _tracker(name: str | None) -> str | None:

@@ -7,26 +7,32 @@ run is. Gradients are made in the forward pass, group by group (the loss is a we
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from scmulan.automaton import LegalTargets, legal_targets
+from scmulan.automaton import LegalTargets
 from scmulan.csentence import N_DEPTHS, Ids, Vocabulary
 from scmulan.hazard import OFFSET
 
-if TYPE_CHECKING:
-    from scmulan.corpus.pack import Packs
-    from scmulan.prompts import SentenceWriter
 
-CHUNK = 256
-CHUNK_COST = 20_000
-"""Fixed cost of a chunk, in logits that could be made in its time (two cores)."""
+@dataclass(frozen=True)
+class ChunkSize:
+    """How positions are grouped: rows a chunk at most, and its fixed cost in logits that could be made in its time."""
+
+    rows: int
+    cost: int
+
+
+CPU_CHUNKS = ChunkSize(256, 20_000)
+GPU_CHUNKS = ChunkSize(4096, 4_000_000)
+"""Of a GPU: from the time of a few dozen kernel starts, not measured."""
+WORD_ROWS = 512
+"""Positions whose next id is a word, at a time: they need almost every column."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,6 @@ class HazardChunk:
 
 Chunk = SoftmaxChunk | HazardChunk
 
-Loss = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, Ids, npt.NDArray[np.bool_], Vocabulary],
-    tuple[torch.Tensor, torch.Tensor],
-]
-"""Hidden states (T, D), output matrix (V, D), weights (T,), ids (T,), which ids are learnt (T,) and the vocabulary to the weighted sum
-of nats and the nats of the id predicted at each position (T,)."""
-
 
 def _moved(chunk: Chunk, device: torch.device) -> Chunk:
     """The chunk with its tensors on a device."""
@@ -80,7 +79,7 @@ def _moved(chunk: Chunk, device: torch.device) -> Chunk:
     return replace(chunk, **moved)
 
 
-def plan_chunks(legal: LegalTargets, vocabulary: Vocabulary, chunk: int = CHUNK) -> list[Chunk]:
+def plan_chunks(legal: LegalTargets, vocabulary: Vocabulary, size: ChunkSize = CPU_CHUNKS) -> list[Chunk]:
     """Group the learnt positions so that each group needs few columns."""
     v = vocabulary
     chunks: list[Chunk] = [*_depth_chunks(legal, v), *_word_chunks(legal, v), *_level_chunks(legal, v)]
@@ -95,21 +94,21 @@ def plan_chunks(legal: LegalTargets, vocabulary: Vocabulary, chunk: int = CHUNK)
         low, high = legal.after_gene[rows] + 1, until[rows]
         order = np.lexsort((low, np.log2(high - low).astype(int)))
         rows, low, high = rows[order], low[order], high[order]
-        for first, last in pairwise(_chunk_edges(low.tolist(), high.tolist(), chunk)):
+        for first, last in pairwise(_chunk_edges(low.tolist(), high.tolist(), size)):
             members = rows[first:last]
             span = int(low[first:last].min()), int(high[first:last].max())
             chunks.append(_hazard_chunk(legal, members, *span, target, owner, named, must_take))
     return chunks
 
 
-def _chunk_edges(low: Sequence[int], high: Sequence[int], most: int) -> list[int]:
+def _chunk_edges(low: Sequence[int], high: Sequence[int], size: ChunkSize) -> list[int]:
     """Where to cut rows that need columns low to high: a chunk is as wide as all its rows, and a new one has a fixed cost."""
     edges, needed = [0], 0
     least, largest = (low[0], high[0]) if low else (0, 0)
     for row in range(len(low)):
         n = row - edges[-1] + 1
         least, largest, needed = min(least, low[row]), max(largest, high[row]), needed + high[row] - low[row]
-        if n > most or n * (largest - least) - needed > CHUNK_COST:
+        if n > size.rows or n * (largest - least) - needed > size.cost:
             edges.append(row)
             least, largest, needed = low[row], high[row], high[row] - low[row]
     return [*edges, len(low)] if low else [0]
@@ -143,14 +142,17 @@ def _depth_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
 
 
 def _word_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
-    if not len(legal.word_at):
-        return []
     spans = ((v.eos, v.first_depth), (v.first_gene, v.last_gene))
     target = np.where(
         legal.word_target >= v.first_gene, legal.word_target - v.first_gene + v.first_depth - v.eos, legal.word_target - v.eos
     )
-    illegal_until = torch.from_numpy(np.where(legal.word_only, v.text[0] - v.eos, 0))
-    return [SoftmaxChunk(torch.from_numpy(legal.word_at), torch.from_numpy(target), spans, illegal_until)]
+    illegal_until = np.where(legal.word_only, v.text[0] - v.eos, 0)
+    chunks: list[Chunk] = []
+    for first in range(0, len(legal.word_at), WORD_ROWS):
+        part = slice(first, first + WORD_ROWS)
+        at, wanted, until = (torch.from_numpy(values[part]) for values in (legal.word_at, target, illegal_until))
+        chunks.append(SoftmaxChunk(at, wanted, spans, until))
+    return chunks
 
 
 def _level_chunks(legal: LegalTargets, v: Vocabulary) -> list[Chunk]:
@@ -285,41 +287,3 @@ def legal_cross_entropy(
     """
     loss, nats_T = LegalCrossEntropy.apply(hidden_TD, weight_VD, weights_T, chunks, vocabulary.first_gene, dtype, panel_G)  # type: ignore[no-untyped-call]
     return loss, nats_T
-
-
-def loss_of_pack(
-    hidden_TD: torch.Tensor, output_VD: torch.Tensor, weights_T: torch.Tensor, ids: Ids, is_learnt: npt.NDArray[np.bool_], v: Vocabulary
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``legal_cross_entropy`` of a pack's learnt ids, as ``Loss`` says."""
-    return legal_cross_entropy(hidden_TD, output_VD, weights_T, plan_chunks(legal_targets(ids, is_learnt, v), v), v)
-
-
-def pack_loss(
-    body: torch.nn.Module,
-    output_VD: torch.Tensor,
-    packs: Packs,
-    place: int,
-    writer: SentenceWriter,
-    weights: npt.NDArray[np.float32],
-    loss_of: Loss = loss_of_pack,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weighted sum of nats of one pack, the nats and the part of each predicted id; (), (T,), (T,)."""
-    ids, parts, bounds = packs.ids[place].astype(np.int64), packs.parts[place], packs.bounds[place].tolist()
-    if bounds[-1] < len(ids):
-        bounds = [*bounds, len(ids)]
-    positions = np.concatenate([np.arange(last - first) for first, last in pairwise(bounds)])
-    device = output_VD.device
-    hidden_TD = (
-        body(
-            input_ids=torch.from_numpy(ids)[None].to(device),
-            position_ids=torch.from_numpy(positions)[None].to(device),
-            bounds=torch.tensor(bounds),
-            use_cache=False,
-        )
-        .last_hidden_state[0]
-        .float()
-    )
-    predicted = np.append(parts[1:], 0)
-    weights_T = torch.from_numpy(weights[predicted]).to(device)
-    loss, nats_T = loss_of(hidden_TD, output_VD, weights_T, ids, parts > 0, writer.vocabulary)
-    return loss, nats_T, torch.from_numpy(predicted.astype(np.int64))

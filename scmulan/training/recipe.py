@@ -39,6 +39,9 @@ class ModelRecipe:
             raise RecipeError(f"model.gene_start {self.gene_start!r}: needed detection or random")
 
 
+SCHEDULES = ("wsd", "cosine")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerRecipe:
     """Muon for the matrices of the layers, AdamW for the rest.
@@ -49,7 +52,8 @@ class OptimizerRecipe:
     lr : learning rate of AdamW (embeddings, norms)
     weight_decay : of both
     warmup : steps of linear rise
-    stable : share of the steps before the linear fall begins
+    schedule : ``wsd`` (rise, level, linear fall) or ``cosine`` (rise, then half a cosine)
+    stable : of ``wsd``, share of the steps before the linear fall begins
     last : share of the learning rate at the end of the fall
     clip : largest gradient norm
     """
@@ -58,9 +62,14 @@ class OptimizerRecipe:
     lr: float = 0.004
     weight_decay: float = 0.0
     warmup: int = 30
+    schedule: str = "wsd"
     stable: float = 0.4
     last: float = 0.02
     clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise RecipeError(f"optimizer.schedule {self.schedule!r}: needed {' or '.join(SCHEDULES)}{nearest(self.schedule, SCHEDULES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +98,18 @@ class Recipe:
     plan : corpus plan, as in ``scmulan corpus build``; or
     corpus : a corpus folder that exists
     steps : optimizer steps
-    packs_per_step : packs that make one step, over all processes
+    packs_per_step : packs that make one step, over all processes; or
+    tokens_per_step : places of ids that make one step, rounded to whole packs
     thin_until : share of the steps after which no cell is thinned for augmentation any more
     precision : ``bf16`` or ``no``
     compile : whether the layers are compiled
     evaluate_every, checkpoint_every : steps; ``keep`` checkpoints stay
     evaluation_cells : held-out cells that each evaluation reads
+    checkpoint_activations : layers are computed again in the backward pass, which takes a third more time and far less memory
+    save_in_background : training goes on while a checkpoint is written
+    bad_steps : so many steps in a row may be left out, for a loss that is no number or leaps, before the run stops
+    keep_best : the model that is written is that of the best held-out loss, not of the last step
+    patience : so many evaluations without a better held-out loss end the run; never when not given
     """
 
     output: str = "runs/pretrain"
@@ -106,7 +121,8 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)
     steps: int = 1000
-    packs_per_step: int = 1
+    packs_per_step: int | None = None
+    tokens_per_step: int | None = None
     thin_until: float = 0.7
     precision: str = "bf16"
     compile: bool = False
@@ -114,6 +130,11 @@ class Recipe:
     evaluation_cells: int = 200
     checkpoint_every: int = 200
     keep: int = 2
+    checkpoint_activations: bool = False
+    save_in_background: bool = False
+    bad_steps: int = 3
+    keep_best: bool = False
+    patience: int | None = None
     folder: str = "."
 
     def __post_init__(self) -> None:
@@ -123,9 +144,21 @@ class Recipe:
             )
         if self.precision not in ("bf16", "no"):
             raise RecipeError(f"precision {self.precision!r}: needed bf16 or no")
-        for name in ("steps", "packs_per_step", "evaluate_every", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name} is {getattr(self, name)}: needed at least 1")
+        if self.packs_per_step is not None and self.tokens_per_step is not None:
+            raise RecipeError("packs_per_step and tokens_per_step are two ways to say one thing; leave one of them out")
+        if self.tokens_per_step is not None and self.tokens_per_step < self.packing.pack_tokens:
+            raise RecipeError(f"tokens_per_step is {self.tokens_per_step}: needed at least one pack ({self.packing.pack_tokens})")
+        for name in ("steps", "packs_per_step", "evaluate_every", "checkpoint_every", "keep", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RecipeError(f"{name} is {value}: needed at least 1")
+
+    @property
+    def step_packs(self) -> int:
+        """Packs that make one step, over all processes."""
+        if self.tokens_per_step is not None:
+            return round(self.tokens_per_step / self.packing.pack_tokens)
+        return self.packs_per_step or 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as it is saved with every result."""
@@ -134,7 +167,7 @@ class Recipe:
 
 def packing_of(recipe: Recipe, tokens_per_epoch: float, epoch: int) -> Packing:
     """How an epoch is packed: without thinning in the last epochs, so that the end of training sees real depths only."""
-    steps_per_epoch = tokens_per_epoch / (recipe.packing.pack_tokens * recipe.packs_per_step)
+    steps_per_epoch = tokens_per_epoch / (recipe.packing.pack_tokens * recipe.step_packs)
     if epoch * steps_per_epoch >= recipe.thin_until * recipe.steps:
         return dataclasses.replace(recipe.packing, thin_share=0.0)
     return recipe.packing
@@ -203,12 +236,14 @@ def _checked(value: Any, kind: str, where: str) -> Any:
             return float(value)
         except ValueError:
             raise RecipeError(f"{where} is {value!r}: needed a number") from None
+    if value is None and "None" in kind:
+        return None
+    kind = kind.removesuffix(" | None")
     if kind in ("int", "float") and not is_number:
         raise RecipeError(f"{where} is {value!r}: needed a number")
     if kind == "int" and not float(value).is_integer():
         raise RecipeError(f"{where} is {value!r}: needed a whole number")
     for name, needed, words in (("bool", bool, "true or false"), ("str", str, "a text"), ("dict", Mapping, "a mapping")):
-        is_optional = "None" in kind and value is None
-        if kind.split(" ")[0].split("[")[0] == name and not isinstance(value, needed) and not is_optional:
+        if kind.split("[")[0] == name and not isinstance(value, needed):
             raise RecipeError(f"{where} is {value!r}: needed {words}")
     return int(value) if kind == "int" else value

@@ -1,0 +1,61 @@
+"""The model that a recipe begins with: new from a preset, or of a folder to go on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from scmulan.corpus.shards import Corpus
+from scmulan.errors import EngineError
+from scmulan.model import load_checkpoint, new_model, start_genes_by_detection
+from scmulan.prompts import SentenceWriter
+from scmulan.training import attention
+from scmulan.training.dropout import add_dropout
+from scmulan.training.recipe import Recipe
+from scmulan.training.seen import detection
+
+
+@dataclass(frozen=True)
+class StartModel:
+    """A model in training mode, and the card of the one it goes on from (empty when there is none)."""
+
+    lm: PreTrainedModel
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def model_of(recipe: Recipe, corpus: Corpus, writer: SentenceWriter) -> StartModel:
+    """The model that a recipe begins with, its attention that of packs.
+
+    Raises
+    ------
+    EngineError, CheckpointError
+        When the model to go on from has another tokenizer than the corpus, or its folder can't be read.
+    """
+    settings = recipe.model
+    start = _new(recipe, corpus, writer) if settings.start is None else _of_folder(settings.start, recipe, corpus)
+    attention.register()
+    start.lm.set_attn_implementation(attention.PACKED)
+    add_dropout(start.lm, settings.dropout)
+    if recipe.checkpoint_activations:
+        start.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    start.lm.train()
+    return start
+
+
+def _new(recipe: Recipe, corpus: Corpus, writer: SentenceWriter) -> StartModel:
+    settings = recipe.model
+    lm = new_model(settings.preset, writer.vocabulary, context=recipe.packing.context, seed=recipe.seed)
+    if settings.gene_start == "detection":
+        start_genes_by_detection(lm, writer.vocabulary, detection(corpus, writer))
+    return StartModel(lm)
+
+
+def _of_folder(name: str, recipe: Recipe, corpus: Corpus) -> StartModel:
+    found = load_checkpoint(name)
+    if found.card["tokenizer_sha256"] != corpus.manifest["tokenizer_sha256"]:
+        raise EngineError(f"model.start {name}: its tokenizer is not that of {corpus.folder}; build the corpus with that model's tokenizer")
+    # positions are rotations: those beyond the old context need no new weights, only training
+    found.model.config.max_position_embeddings = max(found.context, recipe.packing.context)
+    return StartModel(found.model, found.card)
