@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,11 @@ def _prepare_corpus(plan: dict[str, Any], folder: Path, output: Path) -> Path:
     from scmulan.corpus.shards import MANIFEST, write_json
 
     record = output / "plan.json"
+    if not record.is_file() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(
+            f"{output / 'corpus'} is not built yet, and the processes of a run don't share that work; "
+            "build it first, with `scmulan corpus pack RECIPE` on one"
+        )
     if not (output / "corpus" / MANIFEST).is_file() or not record.is_file():
         opened = read_plan(plan, folder)
         build_corpus(opened, _tokenizer_of(opened, output / "tokenizer"), output / "corpus", say=err.print)
