@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LAYOUT_FILE = "scmulan_vocabulary.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", LAYOUT_FILE)
+SHIPPED = {"default": ("tokenizer", "default"), "demo": ("embedded", "model")}
+"""Tokenizers that are known by name, and where they lie."""
 LARGEST_VOCABULARY = 65_536
 RESERVED_TOKENS = 32
 ROW_MULTIPLE = 64
@@ -112,12 +114,23 @@ def _assemble(ordered: Sequence[str], merges: list[tuple[str, str]], special: Se
 
 def default_folder() -> Path:
     """The shipped default tokenizer: every gene of note, human and mouse (`scmulan.tokenizer_build`)."""
-    return assets.path("tokenizer", "default")
+    return assets.path(*SHIPPED["default"])
 
 
 def tokenizer_folder(name: str | Path) -> Path:
-    """The folder of a tokenizer by path, or of the shipped one by the name ``default``."""
-    return default_folder() if str(name) == "default" else Path(name)
+    """The folder of a tokenizer by path, or of a shipped one by name: ``default``, or ``demo``, that of the embedded model.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no such folder.
+    """
+    if str(name) in SHIPPED:
+        return assets.path(*SHIPPED[str(name)])
+    if not Path(name).is_dir():
+        what = "a file" if Path(name).exists() else "no such folder"
+        raise CheckpointError(f"tokenizer {str(name)!r}: {what}; needed a tokenizer or model folder, or {' or '.join(SHIPPED)}")
+    return Path(name)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:

@@ -57,6 +57,14 @@ def folder(tmp_path) -> Path:
         ({"sources": ["a"], "tokenizer": {"least_cell": 3}}, "tokenizer: unknown key 'least_cell'; nearest: 'least_cells'"),
         ({"sources": ["a"], "tokenizer": {"gene_order": "random"}}, "gene_order 'random': needed one of rising, falling, alphabetical"),
         ({"sources": ["a"], "tokenizer": {"text_size": "big"}}, "tokenizer: text_size is 'big'; needed a number"),
+        ({"sources": ["a"], "tokenizer": {"text_size": 300.5}}, "tokenizer: text_size is 300.5; needed a whole number"),
+        ({"sources": ["a"], "tokenizer": {"least_cells": -1}}, "tokenizer: least_cells is -1; needed 0 or more"),
+        ({"sources": ["a"], "tokenizer": {"most_genes": 0}}, "tokenizer: most_genes is 0; needed 1 or more"),
+        ({"sources": ["a"], "tokenizer": {"text_size": 20}}, "tokenizer: text_size is 20; needed 256 or more"),
+        ({"sources": ["a"], "tokenizer": {"folder": 3}}, "tokenizer: folder is 3; needed a text: a tokenizer folder, or default or demo"),
+        ({"sources": [{"path": "a", "organism": 9606}]}, r"sources\[0\]: organism is 9606; needed a text"),
+        ({"sources": [{"path": "a", "layer": 1}]}, r"sources\[0\]: layer is 1; needed a text"),
+        ({"sources": [{"path": "a", "weight": float("inf")}]}, r"sources\[0\]: weight is inf; needed a number"),
     ],
 )
 def test_a_wrong_plan_is_an_error_that_names_the_key(tmp_path, plan, says):
@@ -190,6 +198,14 @@ def test_a_build_that_fails_leaves_the_corpus_before_it_as_it_was(trained, tmp_p
         build_corpus(plan, trained.tokenizer, corpus)
     Corpus(corpus).verify()
     assert Corpus(corpus).manifest == Corpus(trained.corpus).manifest
+
+
+def test_where_no_source_can_be_read_no_others_are_spoken_of(trained, tmp_path):
+    for names, says in ((["none.h5ad"], "the only source could not be read:.*Mend it"), (["a.h5ad", "b.h5ad"], "all 2 sources could not")):
+        plan = read_plan({"sources": names}, tmp_path)
+        with pytest.raises(CorpusError, match=f"(?s)^{says}") as failed:
+            build_corpus(plan, trained.tokenizer, tmp_path / "-".join(names))
+        assert "others" not in str(failed.value)
 
 
 def test_a_folder_that_is_no_corpus_is_never_replaced(trained, tmp_path):

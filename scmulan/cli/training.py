@@ -97,7 +97,7 @@ def corpus_build(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="Corpus plan.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Tokenizer or model folder, or 'default'; what the plan says if not given.")
+        Path | None, typer.Option(help="Tokenizer or model folder, or 'default', or 'demo'; what the plan says if not given.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for few cells, else one for each core.")] = None,
     engine: Annotated[str, typer.Option(help="Where the work runs: processes, or ray.")] = "processes",

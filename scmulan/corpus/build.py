@@ -177,10 +177,14 @@ def _shown(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:
 def _told(failures: dict[int, str], plan: Plan, partial: Path) -> str:
     messages = [failures[number] for number in sorted(failures)]
     rest = f"\n  and {len(messages) - 3:,} more" if len(messages) > 3 else ""
+    listed = ":\n  " + "\n  ".join(messages[:3]) + rest + "\n"
+    if len(messages) == len(plan.sources):
+        what = "the only source" if len(messages) == 1 else f"all {len(messages):,} sources"
+        return f"{what} could not be read{listed}Mend {'it' if len(messages) == 1 else 'them'} and run the same command again"
     return (
-        f"{len(messages):,} of {len(plan.sources):,} sources could not be read:\n  " + "\n  ".join(messages[:3]) + rest
-        + f"\nThe others are built, in {partial}: mend these and run the same command again, or leave them out with --skip-broken"
-    )  # fmt: skip
+        f"{len(messages):,} of {len(plan.sources):,} sources could not be read{listed}"
+        f"The others are built, in {partial}: mend these and run the same command again, or leave them out with --skip-broken"
+    )
 
 
 def _first(failures: dict[int, str]) -> str:

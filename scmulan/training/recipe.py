@@ -183,13 +183,16 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         given = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}; give the path of a recipe, for example training/demo.yaml") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not YAML ({error})") from None
     if not isinstance(given, dict):
         raise RecipeError(f"{path} holds {type(given).__name__}: needed a mapping, as in training/demo.yaml")
     for override in overrides:
         _override(given, override)
-    recipe: Recipe = fill(Recipe, given | {"folder": str(path.parent)}, str(path))
+    try:
+        recipe: Recipe = fill(Recipe, given | {"folder": str(path.parent)}, str(path))
+    except RecipeError as error:  # of the values together, it does not know the file
+        raise RecipeError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
     return recipe
 
 
