@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scmulan import __version__
-from scmulan.cli import cells, measuring, training, writing
+from scmulan.cli import cells, measuring, starting, training, writing
 from scmulan.errors import ScmulanError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, 
 for command in (*ABOUT_CELLS, *WRITING, training.pretrain, *MEASURING):
     app.command()(command)
 tokenizer_app.command("build")(training.tokenizer_build)
+tokenizer_app.command("extend")(starting.tokenizer_extend)
 corpus_app.command("build")(training.corpus_build)
 corpus_app.command("inspect")(training.corpus_inspect)
 corpus_app.command("pack")(training.corpus_pack)
