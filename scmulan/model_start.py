@@ -21,9 +21,10 @@ from tokenizers import pre_tokenizers
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from scmulan import __version__
 from scmulan.csentence import Vocabulary
 from scmulan.errors import CheckpointError, EngineError, some
-from scmulan.model import load_weights
+from scmulan.model import load_weights, n_parameters, save_checkpoint
 from scmulan.tokenizer import load_tokenizer, load_vocabulary
 from scmulan.tokenizer_extend import ForeignTokenizer, extension_of, read_foreign_tokenizer
 
@@ -73,6 +74,31 @@ def start_from_hf(hf_folder: str | Path, tokenizer_folder: str | Path, *, contex
     model.config.max_position_embeddings = context
     model.config._name_or_path = ""
     return model.train()
+
+
+def write_start(hf_folder: str | Path, tokenizer_folder: str | Path, output: str | Path, *, context: int, seed: int = 0) -> dict[str, Any]:
+    """Write what ``start_from_hf`` gives as a model folder of scmulan's that has seen no cell: a base to pretrain or to adapt.
+
+    Returns
+    -------
+    dict
+        The folder's card.
+    """
+    model = start_from_hf(hf_folder, tokenizer_folder, context=context, seed=seed)
+    card = {
+        "format": 1,
+        "scmulan": __version__,
+        "parameters": n_parameters(model),
+        "context": context,
+        "steps": 0,
+        "tokens": 0,
+        "sources": [],
+        "labels": [],
+        "held_out_nats": {},
+        "recipe": {"start": Path(hf_folder).name, "seed": seed},
+    }
+    save_checkpoint(Path(output), model, Path(tokenizer_folder), card)
+    return card
 
 
 def check_extends(tokenizer_folder: str | Path, foreign: ForeignTokenizer) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,14 +35,21 @@ FAMILIES = {
 }
 
 
-def write_tokenizer(folder: Path, pieces: int = 420) -> PreTrainedTokenizerFast:
+def made_up_words(n: int) -> list[str]:
+    """Words that a BPE needs many merges for."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    rng = random.Random(0)
+    return [" " + "".join(rng.choices(letters, k=8)) for _ in range(n)]
+
+
+def write_tokenizer(folder: Path, pieces: int = 420, more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """A byte-level BPE as GPT-2 and Qwen have it, its special tokens after the pieces."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=pieces, initial_alphabet=alphabet, special_tokens=[], show_progress=False)
-    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.train_from_iterator([*SENTENCES, *more], trainer)
     tokenizer.add_special_tokens(list(SPECIAL))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[2], pad_token=SPECIAL[0])
     fast.save_pretrained(folder)

@@ -26,7 +26,7 @@ corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect corpora."
 ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.describe)
 WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, measuring.demo, measuring.bench)
 
-for command in (*ABOUT_CELLS, *WRITING, training.pretrain, *MEASURING):
+for command in (*ABOUT_CELLS, *WRITING, training.pretrain, starting.start, *MEASURING):
     app.command()(command)
 tokenizer_app.command("build")(training.tokenizer_build)
 tokenizer_app.command("extend")(starting.tokenizer_extend)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scmulan.cli.terminal import AsJson, err, show
+from scmulan.cli.terminal import AsJson, Seed, err, show
 
 
 def tokenizer_extend(
@@ -42,3 +42,18 @@ def tokenizer_extend(
         },
         as_json,
     )
+
+
+def start(
+    hf_folder: Annotated[Path, typer.Argument(metavar="HF_FOLDER", help="Folder of a Hugging Face causal LM.")],
+    tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder that `scmulan tokenizer extend` wrote for that model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")],
+    context: Annotated[int, typer.Option(min=64, help="Longest sentence, in tokens.")] = 2048,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make another language model one of cells that has seen none yet: a base to pretrain or to fine-tune."""
+    from scmulan.model_start import write_start
+
+    card = write_start(hf_folder, tokenizer, output, context=context, seed=seed)
+    show({"parameters": card["parameters"], "context": context, "model": str(output)}, as_json)
