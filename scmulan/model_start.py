@@ -2,9 +2,9 @@
 
 Its tokenizer is extended first (`scmulan.tokenizer_extend`). Then the model is the same with its ids in other places: each text piece
 keeps its row, so text is read as before. Every other row (gene, depth, level, field, task) begins as the mean of the rows of the pieces
-that spell it in the other tokenizer: `` GATA1``, `` cell type``, `` count 3``. Rows that would be equal get a little noise. Only
-safetensors are read, and only model code that transformers itself has is run. The loss and the engine multiply hidden states with the
-output matrix themselves, so a model that does more than that to its logits is refused before anything starts.
+that spell it in the other tokenizer: `` GATA1``, `` cell type``, `` count 3``. Rows that would be equal get a little noise, and what
+all genes' logits share is taken from them. Only safetensors are read, and only model code that transformers itself has is run. The loss
+and the engine multiply hidden states with the output matrix themselves; a model that does more to its logits is refused at the start.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def start_from_hf(hf_folder: str | Path, tokenizer_folder: str | Path, *, contex
     if largest >= rows:
         raise CheckpointError(f"{folder}: the tokenizer has an id {largest:,}, the model {rows:,} rows; copy both from one model")
     _permute_rows(model, pieces, vocabulary, seed)
+    _level_genes(model, vocabulary, seed)
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.eos_token_id, config.pad_token_id = vocabulary.bos, vocabulary.eos, vocabulary.pad
     model.generation_config = GenerationConfig.from_model_config(model.config)
@@ -206,6 +207,35 @@ def _permute_rows(model: PreTrainedModel, pieces: Sequence[Sequence[int]], vocab
     modules = [model.get_input_embeddings(), model.get_output_embeddings()][: len(rows)]
     for module, rows_VD in zip(modules, rows, strict=True):
         module.weight.data.copy_(rows_VD)
+
+
+@torch.no_grad()
+def _level_genes(model: PreTrainedModel, vocabulary: Vocabulary, seed: int) -> None:
+    """Move all genes' rows of the output matrix by one vector, so that in cells their logits have mean 0.
+
+    A softmax does not see what all logits share, and language models leave it anywhere. A gene's chance is a sigmoid of its own logit
+    (`scmulan.hazard`), so there it would say that nearly every gene is taken, or none.
+    """
+    ids_BT = _made_up_cells(vocabulary, seed)
+    genes_GD = model.get_output_embeddings().weight.data[vocabulary.first_gene : vocabulary.last_gene]
+    is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    for _ in range(4 if is_tied else 1):  # where the rows are read, too, what is read changes with them
+        middle_D = model.model(ids_BT).last_hidden_state.mean((0, 1))
+        genes_GD -= (genes_GD.mean(0) @ middle_D) / (middle_D @ middle_D).clamp(min=1e-6) * middle_D
+
+
+def _made_up_cells(v: Vocabulary, seed: int, n_cells: int = 8, most_genes: int = 96) -> torch.Tensor:
+    """(C, T) ids of cells of any genes at three levels, as they may stand in a sentence."""
+    drawn = torch.Generator().manual_seed(seed)
+    n_genes = min(most_genes, v.n_genes)
+    cells = []
+    for _ in range(n_cells):
+        genes = (v.first_gene + torch.randperm(v.n_genes, generator=drawn)[:n_genes]).tolist()
+        parts = [sorted(genes[: n_genes // 8]), sorted(genes[n_genes // 8 : n_genes // 3]), sorted(genes[n_genes // 3 :])]
+        cells.append([v.bos, v.cell, v.first_depth + 20])
+        for level, part in zip((4, 1, 0), parts, strict=True):
+            cells[-1] += [int(v.level_id(level)), *part]
+    return torch.tensor(cells)
 
 
 def _means(weight_OD: torch.Tensor, flat: torch.Tensor, starts: torch.Tensor, twice_V: torch.Tensor, seed: int) -> torch.Tensor:

@@ -55,7 +55,7 @@ def test_text_has_the_logits_that_it_had(started):
     tokenizer = load_tokenizer(started.tokenizer)
     theirs = started.foreign.encode([TEXT])[0]
     ours = tokenizer.convert_tokens_to_ids([started.foreign.tokenizer.id_to_token(number) for number in theirs])
-    pieces = list(started.foreign.pieces)
+    pieces = [piece for piece in started.foreign.pieces if piece != "ĠT"]  # a gene, and moved with the genes
     wanted = started.foreign_lm(torch.tensor([theirs])).logits[0][:, [started.foreign.pieces[piece] for piece in pieces]]
     found = started.lm(torch.tensor([ours])).logits[0][:, tokenizer.convert_tokens_to_ids(pieces)]
     assert wanted.std() > 0.1
@@ -63,10 +63,33 @@ def test_text_has_the_logits_that_it_had(started):
 
 
 def test_a_gene_begins_as_the_mean_of_the_pieces_that_spell_it(started):
-    for ours, theirs in started.rows():
-        for gene in ("HLA-DRA", "RP11-34P13.7", "GENE7", "T"):
-            wanted = theirs[started.foreign.encode([f" {gene}"])[0]].mean(0)
-            torch.testing.assert_close(ours[started.v.gene_id(gene)], wanted, rtol=0, atol=1e-6)
+    """In the output matrix, all genes' rows are moved by the same vector."""
+    is_tied = started.lm.config.tie_word_embeddings
+    for number, (ours, theirs) in enumerate(started.rows()):
+        moved = [
+            ours[started.v.gene_id(gene)] - theirs[started.foreign.encode([f" {gene}"])[0]].mean(0)
+            for gene in ("HLA-DRA", "RP11-34P13.7", "GENE7", "T")
+        ]
+        for vector in moved:
+            torch.testing.assert_close(vector, moved[0] if number or is_tied else torch.zeros_like(vector), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@torch.no_grad()
+def test_what_all_logits_share_is_taken_from_the_genes_alone(family, language, tmp_path):
+    """A softmax does not see it; the hazard of a gene would."""
+    plain = write_model(tmp_path / "hf", family)
+    plain.model.embed_tokens.weight.data[:, :8] += 0.5
+    middle = plain.model(torch.arange(200)[None]).last_hidden_state[0].mean(0)
+    plain.get_output_embeddings().weight.data += 12 * middle / (middle @ middle)
+    plain.save_pretrained(tmp_path / "hf")
+    extend_tokenizer(read_foreign_tokenizer(tmp_path / "hf"), tmp_path / "tokenizer", genes_of=language.folder)
+    lm = start_from_hf(tmp_path / "hf", tmp_path / "tokenizer", context=192).eval()
+    v = load_vocabulary(tmp_path / "tokenizer")
+    ids = torch.tensor([[v.bos, v.cell, v.first_depth + 15, int(v.level_id(0)), *range(v.first_gene, v.first_gene + 60)]])
+    logits = lm(ids).logits[0]
+    assert logits[:, v.text[0] : v.text[1]].mean() > 6
+    assert logits[:, v.first_gene : v.last_gene].mean().abs() < 1
 
 
 def test_structure_begins_as_its_wording(started):
