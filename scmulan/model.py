@@ -188,7 +188,7 @@ def load_checkpoint(name: str | Path, *, device: str = "cpu", dtype: torch.dtype
         raise CheckpointError(
             f"{folder}: the tokenizer is not the one this model was trained with; restore its tokenizer.json and {LAYOUT_FILE}"
         )
-    model = _load_weights(folder, dtype)
+    model = load_weights(folder, dtype)
     vocabulary = load_vocabulary(folder)
     if model.config.vocab_size != vocabulary.size:
         raise CheckpointError(f"{folder}: the model has {model.config.vocab_size:,} rows, its tokenizer {vocabulary.size:,} ids")
@@ -205,7 +205,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def _load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The model of a folder; transformers would fill weights that config.json asks for and the file lacks with random numbers."""
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
