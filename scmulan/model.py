@@ -1,7 +1,7 @@
 """The language model: stock Qwen3 causal LMs from presets, and checkpoint folders.
 
 A checkpoint folder is a plain Hugging Face model folder (config, safetensors, tokenizer) plus ``scmulan.json``: what the model
-has seen, its labels, and the sha256 of its weights and of its tokenizer.
+has seen, its labels, and the sha256 of its weights and of its tokenizer; ``README.md`` says the same for people.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from scmulan import assets
 from scmulan.csentence import Vocabulary
 from scmulan.errors import CheckpointError, RecipeError, nearest, some
+from scmulan.model_card import write_card
 from scmulan.tokenizer import LAYOUT_FILE, load_tokenizer, load_vocabulary, tokenizer_hash
 
 CARD = "scmulan.json"
@@ -132,7 +133,7 @@ def save_checkpoint(
     dtype: torch.dtype = torch.bfloat16,
     state: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a model folder, whole or not at all: weights in ``dtype``, the tokenizer, and the card with the hashes of both.
+    """Write a model folder, whole or not at all: weights in ``dtype``, the tokenizer, and the card with the hashes of both and its page.
 
     ``state`` are the weights where the model itself does not hold them whole.
     """
@@ -152,6 +153,7 @@ def save_checkpoint(
             shutil.copyfile(tokenizer_folder / name, folder / name)
     hashes = {"weights_sha256": file_hash(folder / "model.safetensors"), "tokenizer_sha256": tokenizer_hash(folder)}
     (folder / CARD).write_text(json.dumps({**card, **hashes}, indent=1, ensure_ascii=False) + "\n")
+    write_card(folder, {**card, **hashes})
     if whole.exists():
         shutil.rmtree(whole)
     folder.rename(whole)
