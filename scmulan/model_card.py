@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -177,10 +178,11 @@ def _held_out(card: Mapping[str, Any]) -> list[str]:
 def _use(card: Mapping[str, Any]) -> list[str]:
     base, cells = _base(card), _commonest(card)
     opened = f'scmulan.load("{base["name"]}", adapter="this-folder")' if base else 'scmulan.load("this-folder")'
-    asked = "".join(f"{name}={cells[name]!r}, " for name in ("organ", "cell_type") if name in cells)
+    asked = "".join(f"{name}={json.dumps(cells[name], ensure_ascii=False)}, " for name in ("organ", "cell_type") if name in cells)
     return [
         "```python",
         "import anndata, scmulan",
+        "",
         f"model = {opened}",
         f"cells = model.generate({asked}n=100)  # AnnData with counts",
         'adata = anndata.read_h5ad("my_cells.h5ad")',

@@ -47,7 +47,7 @@ def test_data_splits_held_out_figures_and_limits_stand_on_it():
     assert "Of organs it knows lung;" in text
     assert "Its data name no assays." in text
     assert "No training cell says anything of: assay" in text
-    for always in ("automaton", "Not for clinical use", "model.generate(organ='lung', cell_type='macrophage', n=100)"):
+    for always in ("automaton", "Not for clinical use", 'model.generate(organ="lung", cell_type="macrophage", n=100)'):
         assert always in text, always
 
 
