@@ -39,7 +39,7 @@ def test_the_tokens_of_a_run_are_those_that_it_reads(trained, recipe, sentences)
     read = curve_lines(trained.folder.parent / "curve.jsonl")[-1]["tokens"]
     # of this corpus's nine packs an epoch the last may be all but empty
     assert plan.run["tokens"] == pytest.approx(read, rel=0.08)
-    assert plan.run["epochs"] == pytest.approx(plan.run["tokens"] / sentences.tokens)
+    assert plan.run["epochs"] == pytest.approx(plan.run["tokens"] / sentences.tokens, rel=1e-3)
 
 
 def test_an_estimate_before_the_corpus_is_built_is_near_what_is_measured_after(trained, recipe, sentences):
