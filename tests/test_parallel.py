@@ -75,7 +75,7 @@ def test_two_processes_write_the_model_of_one(runs, strategy):
     found = load_checkpoint(runs[strategy] / "run" / "model")
     assert found.card["held_out_nats"] == pytest.approx(wanted.card["held_out_nats"], rel=1e-3)
     for name, tensor in found.model.state_dict().items():
-        np.testing.assert_allclose(tensor.numpy(), wanted.model.state_dict()[name].numpy(), atol=4e-3)  # written in bfloat16
+        np.testing.assert_allclose(tensor.numpy(), wanted.model.state_dict()[name].numpy(), rtol=1e-2, atol=4e-3)  # written in bfloat16
 
 
 @pytest.mark.slow
