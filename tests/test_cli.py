@@ -126,6 +126,7 @@ def test_annotate_answers_at_the_level_asked_for(scmulan, trained, tmp_path):
     assert set(out["cell_types"]) <= {"B cell", "natural killer cell", "mononuclear phagocyte"}
     out = json.loads(right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--level", "lymphocyte; monocyte", "--json")))
     assert set(out["cell_types"]) <= {"lymphocyte", "monocyte"}
+    assert json.loads(right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--level", "Cell_Type", "--json")))
     assert "level 'zork'" in refused(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--level", "zork"))
 
 
@@ -302,6 +303,16 @@ COMPLETE = ["complete", "-o", "OUT", "-n", 2]
         (["annotate", "IN", "-o", "OUT", "--cluster", "leiden"], "cluster 'leiden' is not a column of obs"),
         (["annotate", "IN", "-o", "OUT", "--labels", "B cell;b cells"], "give each label once"),
         (["annotate", "IN", "-o", "OUT", "--labels", ";"], "no label given"),
+        (["annotate", "IN", "-o", "OUT", "--labels", "none.txt"], r"none\.txt: no such file; needed labels separated by ';', or a file"),
+        (["annotate", "IN", "-o", "OUT", "--labels", "IN"], "not a text file; needed one label a line"),
+        (["annotate", "IN", "-o", "OUT", "--level", "lineage;B cell"], "level 'lineage' stands alone"),
+        (["annotate", "IN", "-o", "OUT", "--threshold", 7], "threshold 7.0: needed a probability, from 0 to 1"),
+        (["annotate", "IN", "-o", "OUT", "--threshold", "nan"], "threshold nan: needed a probability, from 0 to 1"),
+        (["annotate", "IN", "-o", "OUT", "--device", "gpu"], "device 'gpu' can't be used here .*; give cpu"),
+        (["annotate", "IN", "-o", "OUT", "--device", "cuda:99"], "device 'cuda:99' can't be used here .*; give cpu"),
+        (["evaluate", "IN", "--train", "IN", "-o", "IN"], "a file; name a folder"),
+        (["demo", "-o", "IN"], "a file; name a folder"),
+        (["bench", "roundtrip", "--data", "none"], "--data none: no such folder; needed a folder of .h5ad files"),
         (["annotate", "IN", "-o", "none/out.h5ad"], "no folder none; make it first"),
         (["embed", "IN", "-o", "FOLDER"], "a folder; name a file"),
         (["generate", "-o", "none/out.h5ad"], "no folder none; make it first"),
@@ -322,7 +333,17 @@ def test_a_question_that_can_not_be_answered_is_one_line_and_exit_code_2(scmulan
     assert not (tmp_path / "out.h5ad").exists()
 
 
-@pytest.mark.parametrize("words", [["annotate"], ["generate", "-n", "many", "-o", "x"], ["annotat"], ["complete", "-o", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["annotate"],
+        ["generate", "-n", "many", "-o", "x"],
+        ["annotat"],
+        ["complete", "-o", "x"],
+        ["bench", "speed", "-n", "0"],
+        ["evaluate", "x.h5ad", "--train", "x.h5ad", "-o", "x", "--most-cells", "0"],
+    ],
+)
 def test_words_that_are_no_command_are_exit_code_2_without_traceback(scmulan, words):
     code, out, err = scmulan(*words)
     assert code == 2
