@@ -157,6 +157,16 @@ def test_tokenizer_corpus_and_pretraining_in_a_row(scmulan, trained, tmp_path):
     assert load_checkpoint(made["model"]).card["steps"] == 2
 
 
+def test_a_corpus_without_its_broken_sources_has_a_tokenizer_of_the_others(scmulan, trained, tmp_path):
+    shutil.copy2(trained.cells, tmp_path / "whole.h5ad")
+    (tmp_path / "cut.h5ad").write_bytes((tmp_path / "whole.h5ad").read_bytes()[:3000])
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"sources": ["cut.h5ad", "whole.h5ad"], "tokenizer": {"text_size": 300}}))
+    words = ("corpus", "build", tmp_path / "plan.yaml", "-o", tmp_path / "corpus")
+    assert "cut.h5ad: can't be read" in refused(scmulan(*words))
+    found = json.loads(right(scmulan(*words, "--skip-broken", "--json")))
+    assert (found["cells"] > 0, found["left out"]) == (True, 1)
+
+
 def test_pretrain_builds_the_corpus_of_its_plan(scmulan, trained, tmp_path):
     recipe = tiny_recipe(tmp_path / "run", steps=1, plan={"sources": [str(trained.plan.parent / "human.h5ad")]})
     del recipe["corpus"]
@@ -321,6 +331,8 @@ COMPLETE = ["complete", "-o", "OUT", "-n", 2]
         (["corpus", "inspect", "none", "--picture", "x.foo"], r"x\.foo: a picture in the format '\.foo'; needed .*\.png, \.svg, \.pdf"),
         (["corpus", "inspect", "none", "--picture", "x"], "x: a picture without a format"),
         (["corpus", "inspect", "none", "--picture", "none/x.png"], "no folder none; make it first"),
+        (["corpus", "build", "none.yaml", "-o", "OUT", "--engine", "rai"], "engine 'rai': needed one of processes, ray; nearest: 'ray'"),
+        (["corpus", "pack", "none.yaml", "--engine", "rai"], "engine 'rai': needed one of processes, ray; nearest: 'ray'"),
         (["corpus", "build", "none.yaml", "-o", "OUT"], "none.yaml: No such file"),
         (["tokenizer", "build", "none.yaml", "-o", "OUT"], "none.yaml: No such file"),
     ],
