@@ -49,6 +49,8 @@ def folder(tmp_path) -> Path:
         ({"sources": [{"pth": "a.h5ad"}]}, r"sources\[0\]: unknown key 'pth'; nearest: 'path'"),
         ({"sources": ["a.h5ad", {"organism": "mouse"}]}, r"sources\[1\]: no path; needed one"),
         ({"sources": [3]}, r"sources\[0\] is 3; needed a mapping of path"),
+        ({"sources": [{"path": "a", "licence": 4}]}, r"sources\[0\]: licence is 4; needed a text, for example CC-BY-4.0"),
+        ({"sources": [{"path": "a", "license": "MIT"}]}, r"unknown key 'license'; nearest: 'licence'"),
         ({"sources": [{"path": "a", "split": {"bye": "cell"}}]}, r"sources\[0\]\.split: unknown key 'bye'; nearest: 'by'"),
         ({"sources": [{"path": "a", "split": {"by": "donors"}}]}, r"split: by 'donors': needed one of cell, donor.*nearest: 'donor'"),
         ({"sources": [{"path": "a", "split": "donor"}]}, r"split is 'donor'; needed a mapping"),
@@ -73,6 +75,14 @@ def test_a_wrong_plan_is_an_error_that_names_the_key(tmp_path, plan, says):
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
     with pytest.raises(RecipeError, match=rf"plan\.yaml.*{says}"):
         read_plan(tmp_path / "plan.yaml")
+
+
+def test_the_licence_of_a_source_stands_in_the_manifest_and_only_where_it_was_stated(folder):
+    kind_cells(KINDS, 30, seed=4).write_h5ad(folder / "b.h5ad")
+    plan = read_plan({"sources": [{"path": "a.h5ad", "licence": "CC-BY-4.0"}, "b.h5ad"], "tokenizer": {"text_size": 300}}, folder)
+    build_plan_tokenizer(plan, folder / "tokenizer")
+    manifest = build_corpus(plan, folder / "tokenizer", folder / "corpus")
+    assert [source.get("licence") for source in manifest["sources"]] == ["CC-BY-4.0", None]
 
 
 @pytest.mark.parametrize(("content", "says"), [("sources: [", "not YAML"), ("- a", "no sources"), ("", "no sources")])
@@ -135,7 +145,7 @@ def test_genes_of_too_few_cells_and_beyond_the_most_wanted_are_left_out(folder):
 
 def test_no_gene_left_is_an_error(folder):
     plan = read_plan({"sources": ["a.h5ad"], "tokenizer": {"least_cells": 1000}}, folder)
-    with pytest.raises(CorpusError, match=r"no gene is detected in 1,000 training cells of sources that can be read; lower tokenizer\.least_cells"):
+    with pytest.raises(CorpusError, match=r"in 1,000 training cells of sources that can be read; lower tokenizer\.least_cells"):
         build_plan_tokenizer(plan, folder / "tokenizer")
 
 

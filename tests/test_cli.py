@@ -15,10 +15,12 @@ import pytest
 import yaml
 from anndata import AnnData
 from conftest import kind_cells, tiny_recipe
+from foreign import made_up_words, write_model, write_tokenizer
 
 from scmulan import __version__, cli
 from scmulan.cells import read_h5ad
 from scmulan.model import load_checkpoint
+from scmulan.tokenizer import default_folder, load_vocabulary
 
 KINDS = ("B cell", "natural killer cell")
 
@@ -142,6 +144,26 @@ def test_json_is_all_that_stands_on_stdout(scmulan, trained, tmp_path, command):
     found = json.loads(right(scmulan(command, *extra, "-o", tmp_path / "out.h5ad", "--json")))
     assert isinstance(found, dict)
     assert found
+
+
+def test_another_language_model_is_started_from(scmulan, trained, tmp_path):
+    write_model(tmp_path / "hf", "llama")
+    extend = ("tokenizer", "extend", tmp_path / "hf", "-o", tmp_path / "tok", "--json")
+    made = json.loads(right(scmulan(*extend, "--genes-of", trained.tokenizer)))
+    assert (made["genes"], made["pruned merges"]) == (load_vocabulary(trained.tokenizer).n_genes, 0)
+    words = ("start", tmp_path / "hf", "--tokenizer", tmp_path / "tok", "-o", tmp_path / "base", "--context", 256, "--json")
+    assert json.loads(right(scmulan(*words)))["context"] == 256
+    base = load_checkpoint(tmp_path / "base")
+    assert (base.context, base.card["steps"], base.vocabulary.size) == (256, 0, made["ids"])
+    assert "extends no other tokenizer" in refused(scmulan(*words[:3], trained.tokenizer, *words[4:]))
+
+
+def test_an_extension_that_has_to_be_pruned_says_so(scmulan, tmp_path):
+    write_tokenizer(tmp_path, pieces=12_000, more=made_up_words(9000))
+    code, _, err = scmulan("tokenizer", "extend", tmp_path, "-o", tmp_path / "tok")
+    assert code == 0
+    assert "merges are kept, those of highest priority" in " ".join(err.split())
+    assert load_vocabulary(tmp_path / "tok").n_genes == load_vocabulary(default_folder()).n_genes
 
 
 def test_tokenizer_corpus_and_pretraining_in_a_row(scmulan, trained, tmp_path):

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scmulan import __version__
-from scmulan.cli import cells, measuring, training, writing
+from scmulan.cli import cells, measuring, starting, training, writing
 from scmulan.errors import ScmulanError
 
 app = typer.Typer(
@@ -26,9 +26,10 @@ corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect corpora."
 ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.describe)
 WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, measuring.demo, measuring.bench)
 
-for command in (*ABOUT_CELLS, *WRITING, training.pretrain, *MEASURING):
+for command in (*ABOUT_CELLS, *WRITING, training.pretrain, starting.start, *MEASURING):
     app.command()(command)
 tokenizer_app.command("build")(training.tokenizer_build)
+tokenizer_app.command("extend")(starting.tokenizer_extend)
 corpus_app.command("build")(training.corpus_build)
 corpus_app.command("inspect")(training.corpus_inspect)
 corpus_app.command("pack")(training.corpus_pack)

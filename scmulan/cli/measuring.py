@@ -71,7 +71,10 @@ def bench(
     as_json: AsJson = False,
     data: Annotated[Path | None, typer.Option(help="Folder of h5ad files to measure on; the embedded cells when not given.")] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Size of the measurement; see docs/benchmarks.md.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="sentence: the trials to run, by name; repeatable. All when not given.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="sentence: the trials to run, by name, all when not given; kill: single, ddp or fsdp2. Repeatable."),
+    ] = None,
 ) -> None:
     """Measure speed, memory and exactness; every figure of docs/benchmarks.md comes from here."""
     from scmulan.bench import run

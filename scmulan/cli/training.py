@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from scmulan.cli import planning
 from scmulan.cli.terminal import AsJson, check_picture, err, out, show
 from scmulan.errors import PromptError, RecipeError
 
@@ -17,17 +19,33 @@ if TYPE_CHECKING:
 
 
 def pretrain(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe in YAML, for example training/demo.yaml.")],
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="Recipe in YAML, for example training/demo.yaml.")] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change a line of the recipe, as steps=100 or model.preset=tiny; repeatable.")
     ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what the run would cost and start nothing.")] = False,
+    presets: Annotated[bool, typer.Option("--presets", help="List the model presets with their parameters.")] = False,
+    gpu: Annotated[
+        str, typer.Option(help="--plan: h100, a100, h200, l40s, rtx4090 ..., cpu for this machine, or a peak in TFLOP/s.")
+    ] = "h100",
+    gpus: Annotated[int, typer.Option(help="--plan: how many of them.")] = 1,
+    mfu: Annotated[float, typer.Option(help="--plan: share of their peak that is reached.")] = 0.4,
     as_json: AsJson = False,
 ) -> None:
     """Train a model, or go on from the newest whole checkpoint."""
-    from scmulan.training.loop import pretrain as train
     from scmulan.training.recipe import read_recipe
 
+    if presets:
+        planning.show_presets(as_json)
+        return
+    if recipe is None:
+        raise RecipeError("pretrain: no recipe; needed the path of one, for example training/demo.yaml, or --presets")
     opened = read_recipe(recipe, change or [])
+    if plan:
+        planning.show_plan(opened, str(recipe), gpu=gpu, gpus=gpus, mfu=mfu, as_json=as_json)
+        return
+    from scmulan.training.loop import pretrain as train
+
     corpus = Path(opened.corpus) if opened.corpus else _prepare_corpus(opened.plan or {}, Path(opened.folder), Path(opened.output))
     folder = train(opened, corpus, say=err.print)
     show({"model": str(folder)}, as_json)
@@ -40,6 +58,11 @@ def _prepare_corpus(plan: dict[str, Any], folder: Path, output: Path) -> Path:
     from scmulan.corpus.shards import MANIFEST, write_json
 
     record = output / "plan.json"
+    if not record.is_file() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(
+            f"{output / 'corpus'} is not built yet, and the processes of a run don't share that work; "
+            "build it first, with `scmulan corpus pack RECIPE` on one"
+        )
     if not (output / "corpus" / MANIFEST).is_file() or not record.is_file():
         opened = read_plan(plan, folder)
         build_corpus(opened, _tokenizer_of(opened, output / "tokenizer"), output / "corpus", say=err.print)

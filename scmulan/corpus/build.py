@@ -232,6 +232,7 @@ def _source_entry(source: Source, found: Survey, records: list[dict[str, Any]]) 
         "doubles": sum(record["doubles"] for record in records),
         "splits": {name: tally.splits[name] for name in ("train", "valid", "test") if tally.splits[name]},
         "weight": source.weight,
+        **({"licence": source.licence} if source.licence else {}),
         "labels": {name: sorted(values) for name, values in tally.labels.items()},
         "label_cells": {name: dict(sorted(values.items())) for name, values in tally.labels.items()},
         "depths": dict(sorted(tally.depths.items(), key=lambda item: int(item[0]))),

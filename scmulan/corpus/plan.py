@@ -6,6 +6,7 @@
       - path: lung.h5ad                         # relative to the plan; `embedded:NAME.h5ad` is one of the shipped data sets
         fields: {organ: tissue}                 # only where the usual column names don't find it
         weight: 2                               # how often its cells are seen in training
+        licence: CC-BY-4.0                      # of the data; stands in the card of every model that learns from them
     weights: {cell_type: {platelet: 3}}         # the same by label
     tokenizer: {least_cells: 10, text_size: 700, gene_order: rising}   # or a folder, `default` or `demo`
 
@@ -57,7 +58,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One data set of a plan; ``weight`` is how often its cells are seen beside those of other sources."""
+    """One data set of a plan; ``weight`` is how often its cells are seen beside those of other sources, ``licence`` that of the data."""
 
     path: str
     fields: dict[str, str] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class Source:
     layer: str | None = None
     split: Split = field(default_factory=Split)
     weight: float = 1.0
+    licence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +164,9 @@ def _sources_of(entry: Any, defaults: dict[str, Any], at: str, folder: Path) -> 
     fields = source.fields
     if not isinstance(fields, Mapping) or not all(isinstance(text, str) for pair in fields.items() for text in pair):
         raise RecipeError(f"{at}: fields is {source.fields!r}; needed a mapping of field to column, {{organ: tissue}}")
-    for name in ("organism", "layer"):
+    for name, example in (("organism", "human"), ("layer", "raw_counts"), ("licence", "CC-BY-4.0")):
         if not isinstance(getattr(source, name), str | None):
-            raise RecipeError(f"{at}: {name} is {getattr(source, name)!r}; needed a text")
+            raise RecipeError(f"{at}: {name} is {getattr(source, name)!r}; needed a text, for example {example}")
     if source.weight < 0:
         raise RecipeError(f"{at}: weight is {source.weight:g}; needed 0 or more")
     for path in _paths(source.path, at, folder):

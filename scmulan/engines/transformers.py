@@ -26,6 +26,8 @@ from scmulan.model import Checkpoint
 from scmulan.training.loss import legal_cross_entropy, plan_chunks
 
 GROUPED = "scmulan_grouped"
+LIKE_QWEN3 = ("qwen3", "qwen2", "llama")
+"""Model types whose layers are those of Qwen3, with or without a norm of the keys; of others every layer is run whole."""
 SCORE_TOKENS = 8192
 WORD_ROWS = 128
 GENERATE_ROWS = 64
@@ -198,7 +200,7 @@ class TransformersEngine:
         """Keys and values of ids that nothing is asked at; of the last layer no more than those is made."""
         body, last = self.body, self.body.layers[-1]
         attention = last.self_attn
-        if not all(hasattr(attention, name) for name in ("k_proj", "v_proj", "k_norm", "head_dim")):  # not a stock Qwen3
+        if self.lm.config.model_type not in LIKE_QWEN3:
             body(input_ids=ids_BT, past_key_values=cache, use_cache=True)
             return
         place_1T = torch.arange(ids_BT.shape[1], device=self.device)[None]
@@ -210,7 +212,8 @@ class TransformersEngine:
             )
         states = last.input_layernorm(states)
         shape = (*states.shape[:-1], -1, attention.head_dim)
-        keys = attention.k_norm(attention.k_proj(states).view(shape)).transpose(1, 2)
+        keys = attention.k_proj(states).view(shape)
+        keys = (attention.k_norm(keys) if hasattr(attention, "k_norm") else keys).transpose(1, 2)
         values = attention.v_proj(states).view(shape).transpose(1, 2)
         keys, _ = apply_rotary_pos_emb(keys, keys, *turns)
         cache.update(keys, values, attention.layer_idx)

@@ -1,4 +1,4 @@
-"""The model that a recipe begins with: new from a preset, or of a folder to go on from."""
+"""The model that a recipe begins with: new from a preset, of a folder to go on from, or any Hugging Face causal LM."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from scmulan.corpus.shards import Corpus
 from scmulan.errors import EngineError
 from scmulan.model import load_checkpoint, new_model, start_genes_by_detection
+from scmulan.model_start import is_foreign, start_from_hf
 from scmulan.prompts import SentenceWriter
 from scmulan.training import attention
 from scmulan.training.dropout import add_dropout
@@ -53,6 +54,8 @@ def _new(recipe: Recipe, corpus: Corpus, writer: SentenceWriter) -> StartModel:
 
 
 def _of_folder(name: str, recipe: Recipe, corpus: Corpus) -> StartModel:
+    if is_foreign(name):
+        return StartModel(start_from_hf(name, corpus.folder / "tokenizer", context=recipe.packing.context, seed=recipe.seed))
     found = load_checkpoint(name)
     if found.card["tokenizer_sha256"] != corpus.manifest["tokenizer_sha256"]:
         raise EngineError(f"model.start {name}: its tokenizer is not that of {corpus.folder}; build the corpus with that model's tokenizer")

@@ -21,7 +21,8 @@ class ModelRecipe:
 
     Attributes
     ----------
-    start : a model folder to go on from, with fresh optimizers; its tokenizer has to be the corpus's
+    start : a model folder to go on from, with fresh optimizers; its tokenizer has to be the corpus's. Or the folder of a Hugging Face
+        causal LM (a Qwen, a Llama), whose tokenizer the corpus's extends (``scmulan tokenizer extend``)
     preset : a name of ``scmulan.model.PRESETS``, from scratch, where there is no ``start``
     gene_start : how gene embeddings begin: ``detection`` (Fourier features of cumulative detection) or ``random``
     dropout : share of the embeddings and of what each layer adds that is dropped in training
