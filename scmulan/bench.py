@@ -64,6 +64,8 @@ def run(
     }
     if what not in measures:
         raise PromptError(f"bench {what!r}: needed one of {', '.join(measures)}{nearest(what, list(measures))}")
+    if data is not None and not data.is_dir():
+        raise PromptError(f"--data {data}: {'a file' if data.exists() else 'no such folder'}; needed a folder of .h5ad files")
     result = measures[what](model=model, device=device, seed=seed, data=data, n=n, only=only, say=say)
     return {**result, "machine": f"{platform.machine()}, {_threads()} threads", "peak_memory_mb": peak_memory()}
 

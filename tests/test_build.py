@@ -145,7 +145,7 @@ def test_genes_of_too_few_cells_and_beyond_the_most_wanted_are_left_out(folder):
 
 def test_no_gene_left_is_an_error(folder):
     plan = read_plan({"sources": ["a.h5ad"], "tokenizer": {"least_cells": 1000}}, folder)
-    with pytest.raises(CorpusError, match=r"no gene is detected in 1000 training cells; lower tokenizer\.least_cells"):
+    with pytest.raises(CorpusError, match=r"in 1,000 training cells of sources that can be read; lower tokenizer\.least_cells"):
         build_plan_tokenizer(plan, folder / "tokenizer")
 
 

@@ -28,8 +28,9 @@ from scmulan.cli.terminal import (
     show,
     write_cells,
 )
-from scmulan.errors import some
+from scmulan.errors import PromptError, some
 
+LISTS = (".txt", ".tsv", ".csv")
 MaybeOutput = Annotated[Path | None, typer.Option("-o", "--output", help="File to write, with the answers in obs.")]
 
 
@@ -69,11 +70,16 @@ def annotate(
 ) -> None:
     """Write cell types with probabilities into a copy of the file."""
     from scmulan.labels import choose
+    from scmulan.levels import LEVELS
 
     check_writable(output)
+    if not 0 <= threshold <= 1:
+        raise PromptError(f"--threshold {threshold}: needed a probability, from 0 to 1")
+    asked, at = _labels(labels), level.strip() if ";" not in level else _labels(level) or level
+    if isinstance(at, str) and at.lower() in LEVELS:
+        at = at.lower()
     adata, fields = read_cells(source, field, organism)
     opened = open_model(model, device)
-    asked, at = _labels(labels), level if ";" not in level else _labels(level) or level
     with cells_of(source, adata, "annotate") as done:
         opened.annotate(adata, labels=asked, threshold=threshold, cluster=cluster, by=by, level=at, fields=fields, on_cell=done)
     seen = opened.seen.values("cell_type")
@@ -93,7 +99,12 @@ def _labels(given: str | None) -> list[str] | None:
     if given is None:
         return None
     is_file = ";" not in given and len(given) < 256 and Path(given).is_file()
-    text = Path(given).read_text() if is_file else given.replace(";", "\n")
+    if not is_file and given.lower().endswith(LISTS):
+        raise PromptError(f"{given}: no such file; needed labels separated by ';', or a file with one a line")
+    try:
+        text = Path(given).read_text() if is_file else given.replace(";", "\n")
+    except UnicodeDecodeError:
+        raise PromptError(f"{given}: not a text file; needed one label a line") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -104,6 +104,12 @@ def check_picture(picture: Path | None) -> None:
         raise PromptError(f"{picture}: {found}; needed a name that ends in {', '.join(PICTURES)}")
 
 
+def check_folder(output: Path) -> None:
+    """As `check_writable`, of a folder."""
+    if output.exists() and not output.is_dir():
+        raise PromptError(f"{output}: a file; name a folder")
+
+
 def write_cells(adata: AnnData, output: Path) -> None:
     from scmulan.cells_writing import write_h5ad
 

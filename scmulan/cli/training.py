@@ -12,7 +12,7 @@ from rich.table import Table
 
 from scmulan.cli import planning
 from scmulan.cli.terminal import AsJson, check_picture, err, out, show
-from scmulan.errors import PromptError, RecipeError, nearest
+from scmulan.errors import PromptError, RecipeError
 
 if TYPE_CHECKING:
     from scmulan.corpus.plan import Plan
@@ -72,14 +72,14 @@ def _prepare_corpus(plan: dict[str, Any], folder: Path, output: Path) -> Path:
     return output / "corpus"
 
 
-def _tokenizer_of(plan: Plan, folder: Path) -> Path:
+def _tokenizer_of(plan: Plan, folder: Path, *, skip_broken: bool = False) -> Path:
     """The tokenizer that a plan names, or one made for it in ``folder``."""
     from scmulan.corpus.own_tokenizer import build_plan_tokenizer
     from scmulan.tokenizer import tokenizer_folder
 
     if plan.tokenizer.folder is not None:
         return tokenizer_folder(plan.tokenizer.folder)
-    build_plan_tokenizer(plan, folder)
+    build_plan_tokenizer(plan, folder, skip_broken=skip_broken)
     return folder
 
 
@@ -125,14 +125,13 @@ def corpus_build(
     """Write data sets as sentences into Parquet shards with a manifest; run again, it goes on where it stopped."""
     from scmulan.corpus.build import build_corpus
     from scmulan.corpus.plan import read_plan
-    from scmulan.corpus.workers import ENGINES, Workers
+    from scmulan.corpus.workers import Workers
     from scmulan.tokenizer import tokenizer_folder
 
-    if engine not in ENGINES:
-        raise RecipeError(f"--engine {engine!r}: needed one of {', '.join(ENGINES)}{nearest(engine, ENGINES)}")
-    opened = read_plan(plan)
-    folder = tokenizer_folder(tokenizer) if tokenizer else _tokenizer_of(opened, output.with_name(output.name + "-tokenizer"))
     where = None if workers is None and engine == "processes" else Workers(engine=engine, count=workers or 1, address=address)
+    opened = read_plan(plan)
+    own = output.with_name(output.name + "-tokenizer")
+    folder = tokenizer_folder(tokenizer) if tokenizer else _tokenizer_of(opened, own, skip_broken=skip_broken)
     manifest = build_corpus(opened, folder, output, workers=where, skip_broken=skip_broken, say=err.print)
     found = {key: manifest[key] for key in ("cells", "tokens", "doubles")}
     show({**found, "shards": len(manifest["shards"]), "left out": len(manifest["left_out"]), "output": str(output)}, as_json)
@@ -152,9 +151,10 @@ def corpus_pack(
     from scmulan.training.ahead import pack_ahead
     from scmulan.training.recipe import read_recipe
 
+    where = Workers(engine=engine, count=workers, address=address)
     opened = read_recipe(recipe, change or [])
     corpus = Path(opened.corpus) if opened.corpus else _prepare_corpus(opened.plan or {}, Path(opened.folder), Path(opened.output))
-    show(pack_ahead(opened, corpus, epochs=epochs, workers=Workers(engine=engine, count=workers, address=address)), as_json)
+    show(pack_ahead(opened, corpus, epochs=epochs, workers=where), as_json)
 
 
 def corpus_verify(

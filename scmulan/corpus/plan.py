@@ -164,9 +164,9 @@ def _sources_of(entry: Any, defaults: dict[str, Any], at: str, folder: Path) -> 
     fields = source.fields
     if not isinstance(fields, Mapping) or not all(isinstance(text, str) for pair in fields.items() for text in pair):
         raise RecipeError(f"{at}: fields is {source.fields!r}; needed a mapping of field to column, {{organ: tissue}}")
-    for name in ("organism", "layer", "licence"):
+    for name, example in (("organism", "human"), ("layer", "raw_counts"), ("licence", "CC-BY-4.0")):
         if not isinstance(getattr(source, name), str | None):
-            raise RecipeError(f"{at}: {name} is {getattr(source, name)!r}; needed a text")
+            raise RecipeError(f"{at}: {name} is {getattr(source, name)!r}; needed a text, for example {example}")
     if source.weight < 0:
         raise RecipeError(f"{at}: weight is {source.weight:g}; needed 0 or more")
     for path in _paths(source.path, at, folder):

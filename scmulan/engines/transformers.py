@@ -76,6 +76,17 @@ def grouped_attention(
     return out_BHTD.transpose(1, 2).contiguous(), None
 
 
+def device_of(name: str) -> torch.device:
+    """A device by name; EngineError where there is none of that name, or it can't be used here."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each of them, by device and build
+        found = str(error).strip().splitlines()[0]
+        raise EngineError(f"device {name!r} can't be used here ({found}); give cpu, or a device that this torch was built for") from None
+    return device
+
+
 class TransformersEngine:
     """Runs a checkpoint in this process.
 
@@ -87,7 +98,7 @@ class TransformersEngine:
 
     def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype | None = None):
         ALL_ATTENTION_FUNCTIONS.register(GROUPED, grouped_attention)
-        self.vocabulary, self.context, self.device = checkpoint.vocabulary, checkpoint.context, torch.device(device)
+        self.vocabulary, self.context, self.device = checkpoint.vocabulary, checkpoint.context, device_of(device)
         self.dtype = dtype or best_dtype(device)
         self.lm = checkpoint.model.to(device=self.device, dtype=self.dtype).eval()
         self.lm.set_attn_implementation(GROUPED)
