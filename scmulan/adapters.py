@@ -8,6 +8,7 @@ arXiv:2305.14314); the adapter is the same kind of folder.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,7 @@ def trainable_state(lm: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def key_of(name: str) -> str:
     """PEFT's name of a loaded adapter; its own must neither hold a dot nor look like one of its tensors."""
-    return f"of-{name}"
+    return "of-" + name.replace("%", "%25").replace(".", "%2E")
 
 
 def use_adapter(peft_model: Any, name: str | None) -> None:
@@ -113,6 +114,7 @@ def use_adapter(peft_model: Any, name: str | None) -> None:
 
 def import_peft() -> Any:
     """PEFT; EngineError with the install line where it is not there."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it tells of a kernel that is not needed
     try:
         import peft
     except ImportError:

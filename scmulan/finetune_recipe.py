@@ -10,6 +10,7 @@ from typing import Any
 
 from scmulan.adapters import AdapterRecipe
 from scmulan.corpus.pack import Packing
+from scmulan.corpus.plan import EMBEDDED
 from scmulan.errors import RecipeError, nearest
 from scmulan.finetune_split import HeldOutRecipe
 from scmulan.prompts import CELL, Prompts, load_prompts
@@ -160,4 +161,7 @@ def fill_finetune(given: Mapping[str, Any], where: str) -> FinetuneRecipe:
 def read_finetune(path: str | Path, overrides: Sequence[str] = ()) -> FinetuneRecipe:
     """A fine-tuning recipe from YAML with ``key=value`` overrides."""
     given, where, folder = read_plain(path, overrides)
+    said = [override.partition("=")[2] for override in overrides if override.startswith("cells=")]
+    if said and given["cells"] == said[-1] and not said[-1].startswith(EMBEDDED):
+        given["cells"] = str(Path(said[-1]).absolute())  # what is said on the command line is meant from where it is said
     return fill_finetune({**given, "folder": folder}, where)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from scmulan.cli.terminal import (
+    Adapter,
     AsJson,
     Device,
     FieldMap,
@@ -63,6 +64,7 @@ def annotate(
     field: FieldMap = None,
     organism: Organism = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -72,7 +74,7 @@ def annotate(
 
     check_writable(output)
     adata, fields = read_cells(source, field, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     asked, at = _labels(labels), level if ";" not in level else _labels(level) or level
     with cells_of(source, adata, "annotate") as done:
         opened.annotate(adata, labels=asked, threshold=threshold, cluster=cluster, by=by, level=at, fields=fields, on_cell=done)
@@ -101,6 +103,7 @@ def embed(
     source: Input,
     output: Output,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
@@ -109,7 +112,7 @@ def embed(
     """Write the embedding of each cell into a copy of the file: obsm["X_scmulan"]."""
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "embed") as done:
         states = opened.embed(adata, on_cell=done)
     write_cells(adata, output)
@@ -120,6 +123,7 @@ def locate(
     source: Input,
     output: MaybeOutput = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
@@ -128,7 +132,7 @@ def locate(
     """Tell the organ of each cell from the cell alone."""
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "locate") as done:
         opened.locate(adata, on_cell=done)
     if output:
@@ -141,6 +145,7 @@ def describe(
     source: Input,
     output: MaybeOutput = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
@@ -149,7 +154,7 @@ def describe(
     """Tell every field of each cell from the cell alone."""
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "describe") as done:
         tables = opened.describe(adata, on_cell=done)
     if output:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scmulan.cli.terminal import AsJson, Device, ModelName, Seed, err, open_model, out, show
+from scmulan.cli.terminal import Adapter, AsJson, Device, ModelName, Seed, err, open_model, out, show
 
 
 def evaluate(
@@ -23,6 +23,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(help="Generate this often, with seed, seed + 1 ...")] = 1,
     most_cells: Annotated[int | None, typer.Option(help="Measure on at most so many held-out cells, drawn evenly over types.")] = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -30,9 +31,17 @@ def evaluate(
     """Measure a model on held-out cells, each figure beside its baselines."""
     from scmulan import evaluate as evaluation
 
+    opened = open_model(model, device, adapter)
     with evaluation.bars() as shown:
         result = evaluation.evaluate_files(
-            open_model(model, device), held_out, train, seed=seed, sections=section, seeds=seeds, most_cells=most_cells, on_progress=shown
+            opened,
+            held_out,
+            train,
+            seed=seed,
+            sections=section,
+            seeds=seeds,
+            most_cells=most_cells,
+            on_progress=shown,
         )
     paths = evaluation.write(result, output)
     if as_json:
