@@ -22,6 +22,7 @@ from scmulan import assets
 from scmulan.adapters import TRAINED, import_peft, key_of, linear_layers, use_adapter
 from scmulan.errors import CheckpointError, some
 from scmulan.model import CARD, Checkpoint, file_hash, load_checkpoint, save_checkpoint
+from scmulan.model_card import write_card
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = 1
@@ -88,6 +89,7 @@ def save_adapter(
         hashes = {"weights_sha256": file_hash(partial / WEIGHTS), "tokenizer_sha256": base["tokenizer_sha256"]}
         whole = {**card, "kind": "adapter", "format": FORMAT, "base": dict(base), **hashes}
         (partial / CARD).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+        write_card(partial, whole)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"{folder}: can't be written ({error}); what stood there before is whole") from error
@@ -230,7 +232,7 @@ def merged_card(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Any]:
         "labels": joined_labels(card["labels"], adapter.card["labels"]),
         "held_out_nats": adapter.card.get("held_out_nats", {}),
         "recipe": adapter.card.get("recipe", {}),
-        "base": dict(adapter.base),
+        "tuned_from": dict(adapter.base),
         "merged_adapter": {"name": adapter.folder.name, "weights_sha256": adapter.sha256},
     }
 

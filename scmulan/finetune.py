@@ -25,6 +25,7 @@ from scmulan.finetune_mix import Generate, old_sources
 from scmulan.finetune_recipe import FinetuneRecipe, fill_finetune
 from scmulan.finetune_split import HELD, TRAIN, Division, as_said, divide
 from scmulan.model import CARD, load_card, model_folder
+from scmulan.model_card import write_card
 from scmulan.prompts import SentenceWriter
 from scmulan.training.loop import Run, Say
 from scmulan.training.seen import seen_labels
@@ -160,5 +161,6 @@ def _finish_card(
     is_whole = recipe.adapter is None
     card["labels"] = joined_labels(base_card["labels"], labels) if is_whole else labels
     card["sources"] = [*(base_card.get("sources", []) if is_whole else []), *card["sources"]]
-    card |= {"base": base_of(base_card, base), "held_out": division.to_dict(), "recipe": recipe.to_dict()}
+    card |= {"tuned_from" if is_whole else "base": base_of(base_card, base), "held_out": division.to_dict(), "recipe": recipe.to_dict()}
     write_json(folder / CARD, card)
+    write_card(folder, card)

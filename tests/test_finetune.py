@@ -94,6 +94,7 @@ def test_the_card_says_data_split_recipe_and_held_out_nats(tuned, trained):
     assert "annotate/cell_type" in card["held_out_nats"]
     assert card["recipe"]["adapter"]["rank"] == 16
     assert card["recipe"]["tasks"] == {"annotate": 1.0, "generate": 0.3}
+    assert "kidney" in (tuned / "README.md").read_text()
     assert card["parameters"] < load_checkpoint(trained.folder).card["parameters"]
     assert str(tuned.parent) not in json.dumps({key: value for key, value in card.items() if key != "sources"})
 
@@ -133,7 +134,7 @@ def test_full_fine_tuning_writes_a_whole_model_that_knows_old_and_new_labels(qui
     folder, _ = quick(adapter=None)
     opened = load(folder)
     assert {"podocyte", "B cell"} <= set(opened.seen.values("cell_type"))
-    assert opened.checkpoint.card["base"]["weights_sha256"] == load_checkpoint(trained.folder).card["weights_sha256"]
+    assert opened.checkpoint.card["tuned_from"]["weights_sha256"] == load_checkpoint(trained.folder).card["weights_sha256"]
     before, after = load_checkpoint(trained.folder).model.state_dict(), opened.checkpoint.model.state_dict()
     assert any(not torch.equal(before[name], after[name].float()) for name in before)
 

@@ -64,6 +64,11 @@ def _new(recipe: Recipe, corpus: Corpus, writer: SentenceWriter) -> StartModel:
 
 
 def _of_folder(name: str, recipe: Recipe, corpus: Corpus) -> StartModel:
+    if is_foreign(name) and recipe.adapter is not None:
+        raise EngineError(
+            f"model.start {name}: an adapter stands on a model that has cell tokens, and this one has none yet; "
+            "make one with `scmulan start`, train it whole (adapter: null), and then adapters on it"
+        )
     if is_foreign(name):
         return StartModel(start_from_hf(name, corpus.folder / "tokenizer", context=recipe.packing.context, seed=recipe.seed))
     found = load_checkpoint(name)
