@@ -181,7 +181,7 @@ def load_checkpoint(name: str | Path, *, device: str = "cpu", dtype: torch.dtype
     for needed in ("config.json", "model.safetensors", CARD):
         if not (folder / needed).is_file():
             raise CheckpointError(f"{folder}: no {needed}; needed a model folder written by `scmulan pretrain`")
-    card = _read_card(folder)
+    card = load_card(folder)
     if check_hash and file_hash(folder / "model.safetensors") != card.get("weights_sha256"):
         raise CheckpointError(
             f"{folder / 'model.safetensors'}: its sha256 is not the one in {CARD}; the file is damaged or another; copy the model again"
@@ -198,9 +198,12 @@ def load_checkpoint(name: str | Path, *, device: str = "cpu", dtype: torch.dtype
     return Checkpoint(folder, model.to(device).eval(), tokenizer, vocabulary, card)
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
+def load_card(folder: Path) -> dict[str, Any]:
+    """The card of a model or adapter folder; CheckpointError when it is missing or no mapping."""
     try:
         card = json.loads((folder / CARD).read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no {CARD}; needed a model folder written by `scmulan pretrain`") from None
     except ValueError as error:
         raise CheckpointError(f"{folder / CARD}: not JSON ({error}); copy the model again") from None
     if not isinstance(card, dict):

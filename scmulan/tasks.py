@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
+from scmulan.adapters_folder import Adapter
 from scmulan.cells import AnnData, Cells
 from scmulan.cells_writing import annotate_adata
 from scmulan.csentence import Ids
@@ -26,6 +27,7 @@ from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance, Engine
 from scmulan.engines.transformers import TransformersEngine
 from scmulan.errors import PromptError, some
+from scmulan.labels import SeenLabels
 from scmulan.levels import LEVELS, as_obs, coarsen, terms_of
 from scmulan.metadata import canonical
 from scmulan.model import Checkpoint, load_checkpoint
@@ -34,8 +36,20 @@ from scmulan.tasks_opened import Opened, Ready
 from scmulan.tasks_writing import WrittenCells
 
 
-def load(name: str | Path = "demo", *, device: str = "cpu", engine: Engine | None = None) -> Model:
+def load(
+    name: str | Path = "demo",
+    *,
+    adapter: str | Path | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
+    device: str = "cpu",
+    engine: Engine | None = None,
+) -> Model:
     """Open a model folder, or the embedded one by the name ``demo``.
+
+    Parameters
+    ----------
+    adapter : folder of an adapter that was trained on this model, used from the start
+    adapters : several by name; none is used before ``model.use(name)``
 
     Raises
     ------
@@ -43,7 +57,13 @@ def load(name: str | Path = "demo", *, device: str = "cpu", engine: Engine | Non
         When the folder is missing, damaged, or has another tokenizer.
     """
     checkpoint = load_checkpoint(name)
-    return Model(checkpoint, engine or TransformersEngine(checkpoint, device=device))
+    model = Model(checkpoint, engine or TransformersEngine(checkpoint, device=device))
+    for called, folder in (adapters or {}).items():
+        model.add_adapter(folder, called)
+    model.use(None)
+    if adapter is not None:
+        model.add_adapter(adapter)
+    return model
 
 
 class Model:
@@ -52,13 +72,72 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, engine: Engine):
         self.checkpoint, self.vocabulary = checkpoint, checkpoint.vocabulary
         self.opened = Opened(checkpoint, engine)
-        self.prompts, self.writer, self.seen, self.table = self.opened.prompts, self.opened.writer, self.opened.seen, self.opened.table
+        self.prompts, self.writer, self.table = self.opened.prompts, self.opened.writer, self.opened.table
         self.written, self.answers = WrittenCells(self.opened), Answers(self.opened)
 
     @property
     def engine(self) -> Engine:
         """What runs the checkpoint; ids in and out."""
         return self.opened.engine
+
+    @property
+    def seen(self) -> SeenLabels:
+        """The labels that the model was trained on, those of the adapter in use among them."""
+        return self.opened.seen
+
+    # -- adapters ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def adapter(self) -> str | None:
+        """Name of the adapter in use."""
+        return self.opened.adapter
+
+    @property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """The loaded adapters by name."""
+        return self.opened.adapters
+
+    def add_adapter(self, folder: str | Path, name: str | None = None) -> str:
+        """Load an adapter beside those there are, and use it; returns its name, the folder's when not given.
+
+        Raises
+        ------
+        CheckpointError
+            When the folder is damaged, of another base or tokenizer, or the name is taken.
+        """
+        return self.opened.add_adapter(folder, name)
+
+    def use(self, adapter: str | None) -> Model:
+        """Answer with one of the loaded adapters from now on, or with none; returns the model itself."""
+        self.opened.use(adapter)
+        return self
+
+    def finetune(self, cells: AnnData | str | Path, output: str | Path, **settings: Any) -> Model:
+        """Train an adapter (or, with ``adapter=None``, all weights) on labelled cells, and go on with what was trained.
+
+        Parameters
+        ----------
+        cells : AnnData, or a file or store of cells; labels in ``obs``
+        output : folder that gets the split, the curve and the adapter, ``output/adapter``
+        settings : lines of the recipe, as ``steps=200, adapter={"rank": 8}``; see ``scmulan.finetune_recipe.FinetuneRecipe``
+
+        Returns
+        -------
+        This model with the adapter in use, under the output's name (``model.use(None)`` is the base again); a new one where all weights
+        were trained.
+        """
+        from scmulan.finetune import finetune
+
+        used = self.adapter
+        self.use(None)  # stand-ins are the base's
+        try:
+            folder = finetune(cells, output, base=self.checkpoint.folder, generate=self.generate, **settings)
+        finally:
+            self.use(used)
+        if (folder / "model.safetensors").is_file():
+            return load(folder, device=str(getattr(self.engine, "device", "cpu")))
+        self.add_adapter(folder, Path(output).resolve().name)
+        return self
 
     def read(self, source: str | Path | AnnData | Cells, *, reserve: int = 0, fields: Mapping[str, str] | None = None) -> Ready:
         """Cells as sentences that leave ``reserve`` ids of the context free.

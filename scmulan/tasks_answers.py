@@ -29,7 +29,7 @@ class Answers:
     """What an opened checkpoint says of cells."""
 
     def __init__(self, opened: Opened):
-        self.opened, self.seen, self.writer = opened, opened.seen, opened.writer
+        self.opened, self.writer = opened, opened.writer
 
     def cell_types(
         self,
@@ -84,11 +84,12 @@ class Answers:
 
     def _labels_for(self, fields: Mapping[str, str | None]) -> list[str]:
         place = {name: value for name, value in fields.items() if name in ("organism", "organ") and value}
-        return self.seen.values("cell_type", place) or self.seen.values("cell_type")
+        return self.opened.seen.values("cell_type", place) or self.opened.seen.values("cell_type")
 
     def fields(self, adata: AnnData, task: str, names: Sequence[str], on_cell: Advance | None) -> tuple[dict[str, pd.DataFrame], Ready]:
         """Exact joint probabilities of the combinations that were seen, and from them those of each field."""
-        combinations = list(dict.fromkeys(tuple((name, combination.get(name)) for name in names) for combination in self.seen.combinations))
+        seen = self.opened.seen.combinations
+        combinations = list(dict.fromkeys(tuple((name, combination.get(name)) for name in names) for combination in seen))
         answers = [self.writer.answer(dict(combination), list(names)) for combination in combinations]
         ready = self.opened.read(adata, reserve=self.opened.reserve(max(len(answer) for answer in answers)))
         prompts = [self.writer.prompt(task, {}, cell=ready.ids[row]) for row in range(len(ready.ids))]

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from scmulan import __version__, csentence, csentence_thinning
+from scmulan.adapters_folder import Adapter, check_base, joined_labels, open_adapter
 from scmulan.cells import AnnData, Cells, read_cells
 from scmulan.engines.base import Engine
-from scmulan.errors import VocabularyError
+from scmulan.errors import PromptError, VocabularyError, nearest
 from scmulan.genes import GeneTable
 from scmulan.labels import SeenLabels
 from scmulan.model import Checkpoint
@@ -56,8 +57,32 @@ class Opened:
         self.prompts: Prompts = load_prompts()
         self.writer = SentenceWriter(checkpoint.tokenizer, checkpoint.vocabulary, self.prompts)
         self.seen = SeenLabels.of_card(checkpoint.card)
+        self.adapters: dict[str, Adapter] = {}
+        self.adapter: str | None = None
         self.table = GeneTable.load()
         self.rows = self.table.index_of_symbols(self.vocabulary.genes)
+
+    def add_adapter(self, folder: str | Path, name: str | None = None) -> str:
+        """As ``Model.add_adapter``."""
+        found = open_adapter(folder)
+        check_base(found, self.checkpoint.card, self.checkpoint.folder)
+        name = name or Path(folder).resolve().name
+        self.engine.add_adapter(name, found)
+        self.adapters[name] = found
+        self.use(name)
+        return name
+
+    def use(self, adapter: str | None) -> None:
+        """As ``Model.use``."""
+        if adapter is not None and adapter not in self.adapters:
+            known = f"loaded: {', '.join(self.adapters)}" if self.adapters else "none is loaded"
+            raise PromptError(f"adapter {adapter!r}: {known}{nearest(adapter, list(self.adapters))}")
+        self.engine.use_adapter(adapter)
+        self.adapter = adapter
+        labels = self.checkpoint.card["labels"]
+        if adapter is not None:
+            labels = joined_labels(labels, self.adapters[adapter].card["labels"])
+        self.seen = SeenLabels.of_card({"labels": labels})
 
     def reserve(self, answer: int = 48) -> int:
         """Ids that a sentence keeps free for fields and answer."""
@@ -85,7 +110,10 @@ class Opened:
     def provenance(self, **how: Any) -> dict[str, Any]:
         """As ``Model.provenance``."""
         card = self.checkpoint.card
-        return {"model": str(self.checkpoint.folder.name), "weights_sha256": card["weights_sha256"], "scmulan": __version__, **how}
+        used = self.adapters[self.adapter].sha256 if self.adapter is not None else "none"  # said too, for an earlier result may stand there
+        adapter = {"adapter": self.adapter or "none", "adapter_sha256": used}
+        model = {"model": str(self.checkpoint.folder.name), "weights_sha256": card["weights_sha256"]}
+        return {**model, **adapter, "scmulan": __version__, **how}
 
     def losses(self, ready: Ready) -> dict[str, Any]:
         """What of the cells did not reach the model, for the provenance."""

@@ -36,7 +36,7 @@ STAGES = (
     "training adapters",
     "decoding",
     "engines",
-    "labels levels tasks",
+    "labels levels tasks finetune",
     "measures held_out evaluate plots _drawing report",
     "serving",
     "trials bench demo cli __main__",

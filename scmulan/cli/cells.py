@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from scmulan.cli.terminal import (
+    Adapter,
     AsJson,
     Device,
     FieldMap,
@@ -64,6 +65,7 @@ def annotate(
     field: FieldMap = None,
     organism: Organism = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -79,7 +81,7 @@ def annotate(
     if isinstance(at, str) and at.lower() in LEVELS:
         at = at.lower()
     adata, fields = read_cells(source, field, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "annotate") as done:
         opened.annotate(adata, labels=asked, threshold=threshold, cluster=cluster, by=by, level=at, fields=fields, on_cell=done)
     seen = opened.seen.values("cell_type")
@@ -112,6 +114,7 @@ def embed(
     source: Input,
     output: Output,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
@@ -120,7 +123,7 @@ def embed(
     """Write the embedding of each cell into a copy of the file: obsm["X_scmulan"]."""
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "embed") as done:
         states = opened.embed(adata, on_cell=done)
     write_cells(adata, output)
@@ -131,6 +134,7 @@ def locate(
     source: Input,
     output: MaybeOutput = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
@@ -139,7 +143,7 @@ def locate(
     """Tell the organ of each cell from the cell alone."""
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "locate") as done:
         opened.locate(adata, on_cell=done)
     if output:
@@ -152,6 +156,7 @@ def describe(
     source: Input,
     output: MaybeOutput = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
@@ -160,7 +165,7 @@ def describe(
     """Tell every field of each cell from the cell alone."""
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "describe") as done:
         tables = opened.describe(adata, on_cell=done)
     if output:

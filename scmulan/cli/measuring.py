@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scmulan.cli.terminal import AsJson, Device, ModelName, Seed, check_folder, err, open_model, out, show
+from scmulan.cli.terminal import Adapter, AsJson, Device, ModelName, Seed, check_folder, err, open_model, out, show
 
 
 def evaluate(
@@ -25,6 +25,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Measure on at most so many held-out cells, drawn evenly over types.")
     ] = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -33,9 +34,17 @@ def evaluate(
     from scmulan import evaluate as evaluation
 
     check_folder(output)
+    opened = open_model(model, device, adapter)
     with evaluation.bars() as shown:
         result = evaluation.evaluate_files(
-            open_model(model, device), held_out, train, seed=seed, sections=section, seeds=seeds, most_cells=most_cells, on_progress=shown
+            opened,
+            held_out,
+            train,
+            seed=seed,
+            sections=section,
+            seeds=seeds,
+            most_cells=most_cells,
+            on_progress=shown,
         )
     paths = evaluation.write(result, output)
     if as_json:

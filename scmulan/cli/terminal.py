@@ -28,6 +28,7 @@ out, err = Console(soft_wrap=True), Console(stderr=True)
 Input = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="File of cells.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
 ModelName = Annotated[str, typer.Option("--model", help="Model folder, or 'demo' for the embedded one.")]
+Adapter = Annotated[Path | None, typer.Option("--adapter", help="Folder of an adapter that was trained on the model.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -75,10 +76,10 @@ def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
     out.print(table)
 
 
-def open_model(name: str, device: str) -> Model:
+def open_model(name: str, device: str, adapter: Path | None = None) -> Model:
     from scmulan.tasks import load
 
-    return load(name, device=device)
+    return load(name, adapter=adapter, device=device)
 
 
 def read_cells(path: Path, fields: list[str] | None, organism: str | None) -> tuple[AnnData, dict[str, str]]:

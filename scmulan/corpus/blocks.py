@@ -24,7 +24,7 @@ from scmulan.cells_on_disk import CellStore
 from scmulan.cells_stored import identity_of
 from scmulan.corpus.plan import Source, Split
 from scmulan.corpus.shards import CellRows, ShardWriter, file_hash, write_json
-from scmulan.corpus.splits import split_as_said, split_by_hash, split_by_type
+from scmulan.corpus.splits import split_as_said, split_by_hash, split_by_type, split_in_file
 from scmulan.csentence import Ragged, Vocabulary
 from scmulan.doctor_cells import fingerprints
 from scmulan.errors import CellDataError, VocabularyError
@@ -146,6 +146,11 @@ def record_of(shard: Path) -> Path:
     return shard.parent / WORK / f"{shard.stem}.json"
 
 
+def number_of(file: str) -> int:
+    """The number of the source that a shard's cells are of, from the shard's name."""
+    return int(file.split("-")[1])
+
+
 def open_source(source: Source, scratch: str | Path, identity: str = "", *, is_looked_over: bool = False) -> CellStore:
     """The store of a source; kept open for the next block of it in this process, until others or `close_sources` take its place."""
     key = (source.path, tuple(sorted(source.fields.items())), source.organism, source.layer, str(scratch), identity)
@@ -185,6 +190,8 @@ def survey(source: Source, scratch: str, known: dict[str, Any] | None = None) ->
         split_as_said(store.column(source.split.column, 0, store.n_cells), source.split, source.path)
     if source.split.by == "stratified":
         _stratified(store, source.path, source.split)
+    if source.split.by == "file":
+        split_in_file(source.split, store.n_cells, source.path)
     return Survey(n_cells=store.n_cells, sha256=sha256, identity=identity, findings=store.report.to_dict())
 
 
@@ -258,6 +265,8 @@ def splits_of(block: Block, store: CellStore, first: int, last: int, labels: Fie
     split, where = block.source.split, block.source.path
     if split.by == "column":
         return split_as_said(store.column(split.column, first, last), split, where)
+    if split.by == "file":
+        return split_in_file(split, store.n_cells, where)[first:last]
     if split.by == "stratified":
         return _stratified(store, block.source.path, split)[first:last]
     datasets = [name or store.path.stem for name in labels.datasets]

@@ -10,7 +10,8 @@
     weights: {cell_type: {platelet: 3}}         # the same by label
     tokenizer: {least_cells: 10, text_size: 700, gene_order: rising}   # or a folder, `default` or `demo`
 
-A split is fixed by hash of cell, donor or data set, drawn by type as scikit-learn does (``stratified``), or read from a column.
+A split is fixed by hash of cell, donor or data set, drawn by type as scikit-learn does (``stratified``), or read from a column or
+a file.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from scmulan.metadata import FIELDS, canonical
 from scmulan.tokenizer import SHIPPED
 
 EMBEDDED = "embedded:"
-SPLIT_BY = ("cell", "donor", "dataset", "stratified", "column")
+SPLIT_BY = ("cell", "donor", "dataset", "stratified", "column", "file")
 GENE_ORDERS = ("rising", "falling", "alphabetical")
 LEAST_TEXT = 256  # a piece of text for each byte
 KEYS = ("defaults", "sources", "weights", "tokenizer", "deduplicate")
@@ -44,13 +45,15 @@ class Split:
 
     Attributes
     ----------
-    by : ``cell``, ``donor`` or ``dataset`` (fixed by hash), ``stratified`` (by cell type, drawn with ``seed``), or ``column``
+    by : ``cell``, ``donor`` or ``dataset`` (fixed by hash), ``stratified`` (by cell type, drawn with ``seed``), ``column`` or ``file``
     column : the column of ``obs`` that says train, valid or test
+    file : a text file that says it, a line a cell, in the order of the source
     valid, test : shares held out
     """
 
     by: str = "cell"
     column: str = "split"
+    file: str | None = None
     valid: float = 0.0
     test: float = 0.1
     seed: int = 0
@@ -210,6 +213,8 @@ def _read_split(where: str, given: Any) -> Split:
         raise RecipeError(f"{where}: by {split.by!r}: needed one of {', '.join(SPLIT_BY)}{nearest(str(split.by), SPLIT_BY)}")
     if split.valid < 0 or split.test < 0 or not split.valid + split.test < 1:
         raise RecipeError(f"{where}: valid {split.valid:g} and test {split.test:g}; needed shares that leave some cells to train on")
+    if (split.file is not None) != (split.by == "file"):
+        raise RecipeError(f"{where}: by {split.by} and file {split.file!r}; needed `by: file` and the path of a text file, or neither")
     if not isinstance(split.column, str):
         raise RecipeError(f"{where}: column is {split.column!r}; needed the name of a column of obs")
     return split
