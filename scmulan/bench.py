@@ -5,6 +5,11 @@
     sampling    tokens drawn under the automaton: how many illegal, how many cells parse
     invariance  cells and genes shuffled: sentences, labels and embeddings compared
     sentence    the layouts, losses and settings of scmulan.trials, each trained alike
+    training    ids per second of the shipped step and of a plain transformers loop, in turns
+    parts       the same with each part of the step switched off by itself: compiling, packing, isolation, attention, loss, optimizer
+    losses      seconds and memory of the loss over legal ids beside losses over all ids
+    packing     how full packs are, by context and pack size
+    optimizers  held-out loss after equal tokens for AdamW and Muon, at several rates and two schedules
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
     check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
@@ -37,6 +42,8 @@ from scmulan.tasks import Model, load
 Say = Callable[[str], None]
 TASK_CELLS = 200
 SAMPLED_AT_ONCE = 256
+TURNS = 5
+TRAINED = ("demo",)
 
 
 def run(
@@ -48,6 +55,9 @@ def run(
     data: Path | None = None,
     n: int | None = None,
     only: Sequence[str] = (),
+    presets: Sequence[str] = (),
+    tokenizer: str | None = None,
+    peak_tflops: float | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """One measurement by name, as plain data."""
@@ -59,6 +69,11 @@ def run(
         "sentence": sentence,
         "kill": kill,
         "corpus": corpus,
+        "training": training,
+        "parts": parts,
+        "losses": losses,
+        "packing": packing,
+        "optimizers": optimizers,
         "check": bench_reader.check_files,
         "fuzz-reader": bench_reader.fuzz_reader,
     }
@@ -66,7 +81,8 @@ def run(
         raise PromptError(f"bench {what!r}: needed one of {', '.join(measures)}{nearest(what, list(measures))}")
     if data is not None and not data.is_dir():
         raise PromptError(f"--data {data}: {'a file' if data.exists() else 'no such folder'}; needed a folder of .h5ad files")
-    result = measures[what](model=model, device=device, seed=seed, data=data, n=n, only=only, say=say)
+    of_training = {"presets": presets or TRAINED, "tokenizer": tokenizer, "peak_tflops": peak_tflops}
+    result = measures[what](model=model, device=device, seed=seed, data=data, n=n, only=only, say=say, **of_training)
     return {**result, "machine": f"{platform.machine()}, {_threads()} threads", "peak_memory_mb": peak_memory()}
 
 
@@ -75,6 +91,42 @@ def corpus(*, data: Path | None, n: int | None, seed: int, say: Say, **_: Any) -
     from scmulan import bench_corpus
 
     return bench_corpus.corpus(data, n, seed, say)
+
+
+def training(*, n: int | None, say: Say, what: str = "training", **options: Any) -> dict[str, Any]:
+    """Each way to train in ``n`` (5) turns of three steps; see `scmulan.bench_training`."""
+    from scmulan.bench_training import measure_ways
+
+    names = ("presets", "tokenizer", "device", "data", "only", "peak_tflops")
+    return measure_ways(what, repetitions=n or TURNS, say=say, **{name: options[name] for name in names})
+
+
+def parts(**options: Any) -> dict[str, Any]:
+    """As ``training``, with each part of the step switched off by itself."""
+    return training(what="parts", **options)
+
+
+def losses(
+    *, presets: Sequence[str], tokenizer: str | None, device: str, data: Path | None, n: int | None, say: Say, **_: Any
+) -> dict[str, Any]:
+    """Each loss in ``n`` (5) turns; see `scmulan.bench_training`."""
+    from scmulan.bench_training import measure_losses
+
+    return measure_losses(presets=presets, tokenizer=tokenizer, device=device, data=data, turns=n or TURNS, say=say)
+
+
+def packing(*, tokenizer: str | None, data: Path | None, say: Say, **_: Any) -> dict[str, Any]:
+    """See `scmulan.bench_packing`."""
+    from scmulan.bench_packing import measure_packing
+
+    return measure_packing(tokenizer=tokenizer, data=data, say=say)
+
+
+def optimizers(*, n: int | None, only: Sequence[str], seed: int, say: Say, **_: Any) -> dict[str, Any]:
+    """Trials of ``n`` (200) steps with two seeds each; see `scmulan.bench_optimizers`."""
+    from scmulan.bench_optimizers import measure_optimizers
+
+    return measure_optimizers(steps=n, only=only, seeds=(seed, seed + 1), say=say)
 
 
 def _threads() -> int:

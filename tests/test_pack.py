@@ -83,12 +83,23 @@ def test_packing_loses_no_token_and_cuts_no_sentence(lengths, size, seed):
     assert packs.fill == pytest.approx(sum(lengths) / max(packs.ids.size, 1))
 
 
-def test_packs_of_sentences_of_real_lengths_are_at_least_98_percent_full():
-    lengths = np.random.default_rng(0).lognormal(np.log(620), 0.45, 3000).clip(20, 1024).astype(int)
+@pytest.mark.parametrize(("context", "pack_tokens"), [(1024, 4096), (1024, 8192), (2048, 4096), (2048, 16384)])
+def test_packs_of_sentences_of_real_lengths_are_at_least_99_percent_full(context, pack_tokens):
+    lengths = np.random.default_rng(0).lognormal(np.log(0.6 * context), 0.45, 3000).clip(20, context).astype(int)
     packs = pack(
-        dummy_sentences(lengths), np.zeros(3000, dtype=np.uint8), Packing(context=1024, pack_tokens=4096), np.random.default_rng(0)
+        dummy_sentences(lengths),
+        np.zeros(3000, dtype=np.uint8),
+        Packing(context=context, pack_tokens=pack_tokens),
+        np.random.default_rng(0),
     )
-    assert packs.fill >= 0.98
+    assert packs.fill >= 0.99
+
+
+def test_the_last_two_sentences_of_a_pack_are_the_pair_that_fills_it():
+    """Longest first alone would put 60 beside 36, and nothing fits the last 4."""
+    lengths = [60, 36, 22, 18]
+    packs = pack(dummy_sentences(lengths), np.zeros(4, np.uint8), Packing(context=60, pack_tokens=100), np.random.default_rng(0))
+    assert sorted(sorted(np.diff(bounds).tolist()) for bounds in packs.bounds) == [[18, 22, 60], [36]]
 
 
 def test_the_order_of_packs_is_drawn():

@@ -72,7 +72,12 @@ def demo(
 
 def bench(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="speed, roundtrip, sampling, invariance, sentence, corpus, kill, check or fuzz-reader.")
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, corpus, kill, check or "
+            "fuzz-reader.",
+        ),
     ],
     model: ModelName = "demo",
     device: Device = "cpu",
@@ -82,11 +87,24 @@ def bench(
     n: Annotated[int | None, typer.Option("-n", min=1, help="Size of the measurement; see docs/benchmarks.md.")] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="sentence: the trials to run, by name, all when not given; kill: single, ddp or fsdp2. Repeatable."),
+        typer.Option(
+            help="sentence, training, parts, optimizers: what to run, by name, all when not given; kill: single, ddp or fsdp2. Repeatable."
+        ),
+    ] = None,
+    presets: Annotated[str, typer.Option(help="training, parts, losses: sizes of model, as demo,100m.")] = "demo",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="training, parts, losses, packing: demo or default; by the model's size when not given.")
+    ] = None,
+    peak_tflops: Annotated[
+        float | None, typer.Option(help="training, parts: the device's peak in bfloat16; then MFU is told, too.")
     ] = None,
 ) -> None:
     """Measure speed, memory and exactness; every figure of docs/benchmarks.md comes from here."""
     from scmulan.bench import run
 
-    result = run(what, model=model, device=device, seed=seed, data=data, n=n, only=only or (), say=err.print)
+    names = [name.strip() for name in presets.split(",")]
+    result = run(
+        what, model=model, device=device, seed=seed, data=data, n=n, only=only or (), presets=names, tokenizer=tokenizer,
+        peak_tflops=peak_tflops, say=err.print,
+    )  # fmt: skip
     show(result, as_json, what)

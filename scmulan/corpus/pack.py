@@ -1,12 +1,11 @@
 """From cells to packed training ids: a task and its dropped fields drawn for each cell, long cells thinned, sentences packed.
 
 An epoch's packs are a function of (corpus, seed, epoch) alone. Nothing is cut: a sentence fits a pack whole or the cell is
-thinned until it does. First-fit-decreasing fills the packs; their order is drawn after.
+thinned until it does. Packs are filled longest sentence first, the last two of each chosen together; their order is drawn after.
 """
 
 from __future__ import annotations
 
-import bisect
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,7 +149,7 @@ def _frame_length(rows: CellRows, row: int, writer: SentenceWriter) -> int:
 
 
 def pack(sentences: list[Sentence], tasks: npt.NDArray[np.uint8], packing: Packing, rng: np.random.Generator, pad: int = 0) -> Packs:
-    """First-fit-decreasing packing of whole sentences; the order of packs is drawn."""
+    """Whole sentences in packs, filled longest first; the order of packs is drawn."""
     lengths = np.array([len(sentence.ids) for sentence in sentences])
     if len(lengths) and lengths.max() > packing.pack_tokens:
         raise RecipeError(f"a sentence of {lengths.max():,} tokens does not fit a pack of {packing.pack_tokens:,}")
@@ -168,20 +167,52 @@ def pack(sentences: list[Sentence], tasks: npt.NDArray[np.uint8], packing: Packi
     return Packs(ids, parts, bounds, codes)
 
 
+class _Unpacked:
+    """Sentences that are in no bin yet, by length; those of one length are taken in order."""
+
+    def __init__(self, lengths: Ids):
+        self.waiting: dict[int, list[int]] = {}
+        for number in range(len(lengths) - 1, -1, -1):
+            self.waiting.setdefault(int(lengths[number]), []).append(number)
+        self.lengths, self.counts = np.unique(lengths, return_counts=True)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def longest(self, room: int) -> int:
+        """The greatest length that fits; 0 when none does."""
+        at = int(np.searchsorted(self.lengths, room, side="right")) - 1
+        return int(self.lengths[at]) if at >= 0 else 0
+
+    def best_pair(self, room: int) -> tuple[int, int]:
+        """The two lengths that leave least of a room; (0, 0) when no two fit."""
+        other = np.searchsorted(self.lengths, room - self.lengths, side="right") - 1
+        other -= (other == np.arange(len(other))) & (self.counts == 1)  # no sentence is taken twice
+        sums = np.where(other >= 0, self.lengths + self.lengths[other], 0)
+        best = int(sums.argmax())
+        return (int(self.lengths[best]), int(self.lengths[other[best]])) if sums[best] else (0, 0)
+
+    def take(self, length: int) -> int:
+        """The next sentence of a length."""
+        at = int(np.searchsorted(self.lengths, length))
+        self.counts[at] -= 1
+        if not self.counts[at]:
+            self.lengths, self.counts = np.delete(self.lengths, at), np.delete(self.counts, at)
+        return self.waiting[length].pop()
+
+
 def _fill_bins(lengths: Ids, size: int) -> list[list[int]]:
-    """Longest first, each into the fullest bin that has room."""
-    bins: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # sorted (room left, bin)
-    for number in np.argsort(-lengths, kind="stable"):
-        length = int(lengths[number])
-        at = bisect.bisect_left(room, (length, -1))
-        if at == len(room):
-            bins.append([int(number)])
-            bisect.insort(room, (size - length, len(bins) - 1))
-        else:
-            left, which = room.pop(at)
-            bins[which].append(int(number))
-            bisect.insort(room, (left - length, which))
+    """Longest first, a bin at a time; its last two are the pair that fills it best, for one alone leaves a gap that nothing fits."""
+    left, bins = _Unpacked(lengths), list[list[int]]()
+    while len(left):
+        length = left.longest(size)
+        members, room = [left.take(length)], size - length
+        while len(left) and (length := left.longest(room)):
+            pair = left.best_pair(room) if room <= 2 * left.lengths[-1] else (0, 0)
+            chosen = pair if sum(pair) > length else (length,)
+            members += [left.take(one) for one in chosen]
+            room -= sum(chosen)
+        bins.append(members)
     return bins
 
 

@@ -69,10 +69,10 @@ position predicts (T,)."""
 def shipped_loss(
     hidden_TD: torch.Tensor, output_VD: torch.Tensor, inputs: PackInputs, vocabulary: Vocabulary
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``legal_cross_entropy`` of a pack's learnt ids; products in bf16 on a GPU under autocast, else in float32."""
+    """``legal_cross_entropy`` of a pack's learnt ids; products in bf16 under autocast, else in float32."""
     weights_T = torch.from_numpy(inputs.weights).to(hidden_TD.device)
-    is_bf16 = hidden_TD.device.type == "cuda" and torch.is_autocast_enabled("cuda")
-    dtype = torch.bfloat16 if is_bf16 else torch.float32
+    # cast once here: autocast would make the products of every chunk in bf16 all the same, and cast for each anew
+    dtype = torch.bfloat16 if torch.is_autocast_enabled(hidden_TD.device.type) else torch.float32
     return legal_cross_entropy(hidden_TD, output_VD, weights_T, inputs.chunks, vocabulary, dtype)
 
 
