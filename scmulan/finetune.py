@@ -93,7 +93,7 @@ def run_finetune(recipe: FinetuneRecipe, *, generate: Generate | None = None, sa
     manifest = build_corpus(plan, base, output / "corpus", say=say)
     _say_of_genes(manifest, say)
     is_held_out = HELD in division.splits
-    training = recipe.training(base, output / "corpus", is_held_out=is_held_out)
+    training = recipe.training(base, output / "corpus", is_held_out=is_held_out, context=card.get("context"))
     writer = lambda tokenizer, vocabulary, _: SentenceWriter(tokenizer, vocabulary, prompts)  # noqa: E731
     folder = Run(training, output / "corpus", say=say, log_with=None, make_writer=writer).train()
     _finish_card(folder, recipe, card, base, division, Corpus(output / "corpus"), n_old=len(old))

@@ -70,16 +70,16 @@ class FinetuneRecipe:
     model: ModelRecipe = field(default_factory=ModelRecipe)
     packing: Packing = field(default_factory=lambda: Packing(context=2048, pack_tokens=4096, thin_share=0.7, thin_least=0.3))
     optimizer: OptimizerRecipe | None = None
-    loss: LossRecipe = field(default_factory=lambda: LossRecipe(fields=10.0))
-    steps: int = 240
+    loss: LossRecipe = field(default_factory=lambda: LossRecipe(fields=50.0))
+    steps: int = 600
     packs_per_step: int = 1
     thin_until: float = 1.0
     precision: str = "bf16"
     compile: bool = False
-    evaluate_every: int = 20
+    evaluate_every: int = 25
     evaluation_cells: int = 100
-    patience: int | None = 5
-    checkpoint_every: int = 60
+    patience: int | None = 6
+    checkpoint_every: int = 100
     checkpoint_activations: bool = False
     folder: str = "."
 
@@ -110,11 +110,12 @@ class FinetuneRecipe:
         """Whether no task is trained that writes cells."""
         return not any(CELL in task.predict for task in self.prompts().tasks.values() if task.weight > 0)
 
-    def training(self, base: Path, corpus: Path, *, is_held_out: bool) -> Recipe:
-        """The recipe of the training loop."""
+    def training(self, base: Path, corpus: Path, *, is_held_out: bool, context: int | None = None) -> Recipe:
+        """The recipe of the training loop; sentences are no longer than the model's ``context``."""
+        packing = dataclasses.replace(self.packing, context=min(self.packing.context, context or self.packing.context))
         return Recipe(
             output=self.output, seed=self.seed, corpus=str(corpus), model=dataclasses.replace(self.model, start=str(base)),
-            packing=self.packing, optimizer=self.optimizer or default_optimizer(self.adapter), loss=self.loss, adapter=self.adapter,
+            packing=packing, optimizer=self.optimizer or default_optimizer(self.adapter), loss=self.loss, adapter=self.adapter,
             steps=self.steps, packs_per_step=self.packs_per_step, thin_until=self.thin_until, precision=self.precision,
             compile=self.compile, evaluate_every=self.evaluate_every, evaluation_cells=self.evaluation_cells,
             checkpoint_every=self.checkpoint_every,
@@ -129,7 +130,7 @@ class FinetuneRecipe:
 
 def default_optimizer(adapter: AdapterRecipe | None) -> OptimizerRecipe:
     """AdamW, at a rate that suits an adapter, or all weights of a small model."""
-    return OptimizerRecipe(matrix_lr=0.0, lr=0.002 if adapter else 0.0005, warmup=10, stable=0.5, last=0.05)
+    return OptimizerRecipe(matrix_lr=0.0, lr=0.005 if adapter else 0.0005, warmup=10, stable=0.5, last=0.05)
 
 
 STAGES: dict[str, type[Any]] = {
