@@ -39,6 +39,7 @@ from scmulan.training.parallel import Parallel
 from scmulan.training.recipe import Recipe, packing_of
 from scmulan.training.seen import training_size
 from scmulan.training.stream import Cursor, PackStream, StepFeeder, StepInputs
+from scmulan.training.unmet import spread_unmet
 from scmulan.training.watch import EndRequest, LossWatch
 
 Say = Callable[[str], None]
@@ -305,12 +306,21 @@ class Run:
             start = self.start_card if self.adapted is None else {}
             card = training_card(self.recipe, self.lm, self.corpus, curve, start=start, step=step, tokens=tokens)
             if self.adapted is None:
-                save_checkpoint(folder, self.lm, self.tokenizer_folder, card, state=_without("lm.", state))
+                save_checkpoint(folder, self.lm, self.tokenizer_folder, card, state=self._spread(_without("lm.", state)))
             else:
                 base = base_of(self.start_card, str(self.recipe.model.start))
                 save_adapter(folder, self.adapted, base, card, state=_without("lm.", state))
         self.parallel.wait()
         return folder
+
+    def _spread(self, weights: dict[str, Any]) -> dict[str, Any]:
+        """Weights to be written; where the model is new, words and genes that its corpus never meets have rows of their own."""
+        if self.recipe.model.start is not None:
+            return weights
+        names = ["model.embed_tokens.weight", *([] if self.lm.config.tie_word_embeddings else ["lm_head.weight"])]
+        spread = {name: weights[name].clone() for name in names}
+        spread_unmet(list(spread.values()), self.corpus, self.writer, seed=self.recipe.seed)
+        return weights | spread
 
 
 def _without(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
