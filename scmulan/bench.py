@@ -10,6 +10,7 @@
     losses      seconds and memory of the loss over legal ids beside losses over all ids
     packing     how full packs are, by context and pack size
     optimizers  held-out loss after equal tokens for AdamW and Muon, at several rates and two schedules
+    organs      a new organ from 20 to 300 labelled cells: adapter and all weights beside logistic regression and the base
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
     check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
@@ -31,7 +32,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from scmulan import assets, bench_kill, bench_reader, csentence, trials
+from scmulan import assets, bench_kill, bench_organs, bench_reader, csentence, trials
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
 from scmulan.decoding.sampling import Sampling
@@ -68,6 +69,7 @@ def run(
         "invariance": invariance,
         "sentence": sentence,
         "kill": kill,
+        "organs": bench_organs.organs,
         "corpus": corpus,
         "training": training,
         "parts": parts,

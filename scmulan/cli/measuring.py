@@ -75,8 +75,8 @@ def bench(
         str,
         typer.Argument(
             metavar="WHAT",
-            help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, corpus, kill, check or "
-            "fuzz-reader.",
+            help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, corpus, kill, "
+            "check or fuzz-reader.",
         ),
     ],
     model: ModelName = "demo",
