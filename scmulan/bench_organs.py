@@ -141,7 +141,9 @@ def _measure(base: str, labelled: AnnData, held: AnnData, ways: Sequence[str], *
 
 
 def _said(model: Model, adata: AnnData, labels: Sequence[str]) -> list[str]:
-    return [str(label) for label in model.annotate(adata.copy(), labels=labels)["scmulan_cell_type"]]
+    asked = adata.copy()
+    model.annotate(asked, labels=labels)
+    return [str(label) for label in asked.obs["scmulan_cell_type"]]
 
 
 def _scores(true: Sequence[str], said: Sequence[str]) -> dict[str, Any]:
