@@ -96,7 +96,7 @@ def corpus(*, data: Path | None, n: int | None, seed: int, say: Say, **_: Any) -
 
 
 def training(*, n: int | None, say: Say, what: str = "training", **options: Any) -> dict[str, Any]:
-    """Each way to train in ``n`` (5) turns of three steps; see `scmulan.bench_training`."""
+    """Each way to train in ``n`` (5) turns of two steps; see `scmulan.bench_training`."""
     from scmulan.bench_training import measure_ways
 
     names = ("presets", "tokenizer", "device", "data", "only", "peak_tflops")
@@ -125,10 +125,10 @@ def packing(*, tokenizer: str | None, data: Path | None, say: Say, **_: Any) -> 
 
 
 def optimizers(*, n: int | None, only: Sequence[str], seed: int, say: Say, **_: Any) -> dict[str, Any]:
-    """Trials of ``n`` (200) steps with two seeds each; see `scmulan.bench_optimizers`."""
+    """Trials of ``n`` (200) steps; see `scmulan.bench_optimizers`."""
     from scmulan.bench_optimizers import measure_optimizers
 
-    return measure_optimizers(steps=n, only=only, seeds=(seed, seed + 1), say=say)
+    return measure_optimizers(steps=n, only=only, seeds=(seed,), say=say)
 
 
 def _threads() -> int:

@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 MakeWay = Callable[[Material, str], Way]
 LARGE_STEP = 65_536
 """Ids of a step, over which the optimizers' time is spread in ``tokens_per_second_large_step``: gradients add up over packs."""
-WARM_UP, STEPS = 3, 3
+WARM_UP, STEPS = 4, 2  # packs differ in their number of sentences, which compiles once more
 LOSS_TURNS = 5
 
 
