@@ -20,9 +20,8 @@ import numpy.typing as npt
 
 from scmulan import assets
 from scmulan.adapters_folder import WEIGHTS
-from scmulan.cells import AnnData, read_cells, read_h5ad
+from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.errors import PromptError, nearest
-from scmulan.evaluate.cells import shared_ground
 from scmulan.measures import metrics
 from scmulan.measures.baselines import fit_logistic_regression
 from scmulan.tasks import Model, load
@@ -35,7 +34,6 @@ WAYS: dict[str, dict[str, Any]] = {"adapter": {}, "all weights": {"adapter": Non
 SETTINGS: dict[str, Any] = {
     "tasks": {"annotate": 1.0},
     "packing": {"context": 256, "pack_tokens": 2048, "thin_share": 0.5, "thin_least": 0.3},
-    "loss": {"fields": 10.0},
     "steps": 400,
     "evaluate_every": 40,
     "patience": 4,
@@ -119,25 +117,29 @@ def _drawn(pool: Mapping[str, npt.NDArray[np.int64]], size: int, seed: int) -> n
 
 
 def _measure(base: str, labelled: AnnData, held: AnnData, ways: Sequence[str], *, seed: int) -> dict[str, Any]:
-    opened = load(base)
-    ground = shared_ground(opened, read_cells(held), read_cells(labelled))
-    regression = fit_logistic_regression(ground.counts(ground.train), ground.train_types)
-    labels = sorted(set(ground.train_types))
+    opened, known, asked = load(base), read_cells(labelled), read_cells(held)
+    genes, types, true = np.intersect1d(known.measured, asked.measured), _types(known), _types(asked)
+    regression = fit_logistic_regression(known.counts[:, genes], types)
+    labels = sorted(set(types))
     found = {
-        "logistic regression": _scores(ground.types, regression.predict(ground.counts(ground.held_out)).labels),
-        "base untouched": _scores(ground.types, _said(opened, held, labels)),
+        "logistic regression": _scores(true, regression.predict(asked.counts[:, genes]).labels),
+        "base untouched": _scores(true, _said(opened, held, labels)),
     }
     for way in ways:
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             tuned = load(base).finetune(labelled, Path(folder, "tuned"), seed=seed, say=lambda line: None, **SETTINGS, **WAYS[way])
             minutes = (time.perf_counter() - began) / 60
-            scores = _scores(ground.types, _said(tuned, held, labels))
+            scores = _scores(true, _said(tuned, held, labels))
             size = sum(file.stat().st_size for file in Path(folder).glob(f"tuned/*/{WEIGHTS}")) / 1e6
             found[way] = {**scores, "minutes": round(minutes, 1), **({"adapter_mb": round(size, 2)} if size else {})}
             found[way]["blood_accuracy"] = _blood(tuned)
     found["base untouched"]["blood_accuracy"] = _blood(opened)
     return found
+
+
+def _types(cells: Cells) -> list[str]:
+    return [str(label) for label in cells.fields["cell_type"]]
 
 
 def _said(model: Model, adata: AnnData, labels: Sequence[str]) -> list[str]:
@@ -156,5 +158,5 @@ def _blood(model: Model) -> float:
     adata = read_h5ad(assets.path("embedded", "cells", "zheng_pbmc_facs.h5ad"))
     held = adata[np.flatnonzero(adata.obs["split"] == "test")[:: max(1, 775 // BLOOD)]].copy()
     cells = read_cells(held)
-    types = [str(label) for label in cells.fields["cell_type"]]
+    types = _types(cells)
     return float(_scores(types, _said(model, held, sorted(set(types))))["accuracy"])

@@ -55,6 +55,7 @@ class FinetuneRecipe:
     adapter : rank, alpha, targets and bits of the adapter; null trains all weights
     tasks : task to weight, of those that are trained; as in prompts/tasks.yaml when not given
     optimizer : learning rates; those that suit an adapter or all weights when not given
+    loss : weight of each part; when not given, the answers alone where no task writes cells, else labels weigh 50
     steps, patience, evaluate_every : training ends after ``patience`` evaluations without a better held-out loss, or after ``steps``;
         what is kept is the best
     """
@@ -70,7 +71,7 @@ class FinetuneRecipe:
     model: ModelRecipe = field(default_factory=ModelRecipe)
     packing: Packing = field(default_factory=lambda: Packing(context=2048, pack_tokens=4096, thin_share=0.7, thin_least=0.3))
     optimizer: OptimizerRecipe | None = None
-    loss: LossRecipe = field(default_factory=lambda: LossRecipe(fields=50.0))
+    loss: LossRecipe | None = None
     steps: int = 600
     packs_per_step: int = 1
     thin_until: float = 1.0
@@ -115,7 +116,8 @@ class FinetuneRecipe:
         packing = dataclasses.replace(self.packing, context=min(self.packing.context, context or self.packing.context))
         return Recipe(
             output=self.output, seed=self.seed, corpus=str(corpus), model=dataclasses.replace(self.model, start=str(base)),
-            packing=packing, optimizer=self.optimizer or default_optimizer(self.adapter), loss=self.loss, adapter=self.adapter,
+            packing=packing, optimizer=self.optimizer or default_optimizer(self.adapter),
+            loss=self.loss or default_loss(answering_only=self.is_answering_only()), adapter=self.adapter,
             steps=self.steps, packs_per_step=self.packs_per_step, thin_until=self.thin_until, precision=self.precision,
             compile=self.compile, evaluate_every=self.evaluate_every, evaluation_cells=self.evaluation_cells,
             checkpoint_every=self.checkpoint_every,
@@ -131,6 +133,11 @@ class FinetuneRecipe:
 def default_optimizer(adapter: AdapterRecipe | None) -> OptimizerRecipe:
     """AdamW, at a rate that suits an adapter, or all weights of a small model."""
     return OptimizerRecipe(matrix_lr=0.0, lr=0.005 if adapter else 0.0005, warmup=10, stable=0.5, last=0.05)
+
+
+def default_loss(*, answering_only: bool) -> LossRecipe:
+    """Of what is learnt: the answers alone, or the cells too, with labels weighing 50."""
+    return LossRecipe(depth=0.0, level=0.0, gene=0.0, fields=1.0) if answering_only else LossRecipe(fields=50.0)
 
 
 STAGES: dict[str, type[Any]] = {
@@ -154,6 +161,8 @@ def fill_finetune(given: Mapping[str, Any], where: str) -> FinetuneRecipe:
         kept = dataclasses.asdict(defaults[key]) if key in defaults else {}
         if key == "optimizer":
             kept = dataclasses.asdict(default_optimizer(AdapterRecipe() if given.get("adapter", {}) is not None else None))
+        if key == "loss":
+            kept = dataclasses.asdict(default_loss(answering_only=False))
         stages[key] = fill(STAGES[key], {**kept, **value}, f"{where}: {key}")
     recipe: FinetuneRecipe = fill(FinetuneRecipe, {**given, **stages}, where)
     return recipe
