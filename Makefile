@@ -2,7 +2,7 @@
 #   make demo     the embedded model on the embedded data; leaves demo/report.html
 #   make test     the tests that take seconds          make slow   those that take minutes
 #   make lint     ruff and mypy                        make wheel  a wheel in dist/
-#   make fuzz     parsers and reader given tens of thousands of broken inputs; about 15 minutes
+#   make fuzz     parsers and reader given tens of thousands of broken inputs; two parts of 8 to 10 minutes
 #   make clean    remove all that these made, the virtual environment too
 #
 # PYTHON is the interpreter to begin with (3.11 or later). TORCH is what pip installs first: any arguments of `pip install`, for example

@@ -10,8 +10,9 @@
     losses      seconds and memory of the loss over legal ids beside losses over all ids
     packing     how full packs are, by context and pack size
     optimizers  held-out loss after equal tokens for AdamW and Muon, at several rates and two schedules
+    organs      a new organ from 20 to 300 labelled cells: adapter and all weights beside logistic regression and the base
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
-    kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one
+    kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
     check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
     fuzz-reader files broken at random: each must be read or refused with one kind of error
 
@@ -20,23 +21,18 @@ Absolute times are of the machine they were taken on; ratios within one run trav
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from scmulan import assets, bench_reader, csentence, trials
+from scmulan import assets, bench_kill, bench_organs, bench_reader, csentence, trials
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
 from scmulan.decoding.sampling import Sampling
@@ -46,7 +42,6 @@ from scmulan.tasks import Model, load
 
 Say = Callable[[str], None]
 TASK_CELLS = 200
-KILL_STEPS = 60
 SAMPLED_AT_ONCE = 256
 TURNS = 5
 TRAINED = ("demo",)
@@ -74,6 +69,7 @@ def run(
         "invariance": invariance,
         "sentence": sentence,
         "kill": kill,
+        "organs": bench_organs.organs,
         "corpus": corpus,
         "training": training,
         "parts": parts,
@@ -85,6 +81,8 @@ def run(
     }
     if what not in measures:
         raise PromptError(f"bench {what!r}: needed one of {', '.join(measures)}{nearest(what, list(measures))}")
+    if data is not None and not data.is_dir():
+        raise PromptError(f"--data {data}: {'a file' if data.exists() else 'no such folder'}; needed a folder of .h5ad files")
     of_training = {"presets": presets or TRAINED, "tokenizer": tokenizer, "peak_tflops": peak_tflops}
     result = measures[what](model=model, device=device, seed=seed, data=data, n=n, only=only, say=say, **of_training)
     return {**result, "machine": f"{platform.machine()}, {_threads()} threads", "peak_memory_mb": peak_memory()}
@@ -293,7 +291,7 @@ def invariance(*, model: str, device: str, seed: int, n: int | None, say: Say, *
 
 def _answers(opened: Model, adata: AnnData) -> tuple[np.ndarray, ...]:
     """Sentences (as text), labels, probabilities and embeddings of cells."""
-    ready = opened.read(adata, reserve=opened._reserve())
+    ready = opened.read(adata, reserve=opened.opened.reserve())
     sentences = np.array([" ".join(map(str, ready.ids[row])) for row in range(len(ready.ids))], dtype=object)
     table = opened.annotate(adata)
     return sentences, adata.obs["scmulan_cell_type"].astype(str).to_numpy(), table.max(axis=1).to_numpy(), opened.embed(adata)
@@ -315,60 +313,6 @@ def sentence(*, n: int | None, only: Sequence[str], say: Say, **_: Any) -> dict[
     return {"steps": n or trials.STEPS, "trials": trials.run_trials(only, steps=n or trials.STEPS, say=say)}
 
 
-def kill(*, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:
-    """A small training killed with signal 9 at ``n`` (10) random moments; its curve against that of an uninterrupted run."""
-    rng, kills = np.random.default_rng(seed), n or 10
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        whole, broken = folder / "whole", folder / "broken"
-        began = time.perf_counter()
-        _train(whole).wait()
-        seconds = time.perf_counter() - began
-        shutil.copytree(whole / "corpus", broken / "corpus")
-        shutil.copytree(whole / "tokenizer", broken / "tokenizer")
-        shutil.copy(whole / "plan.json", broken / "plan.json")
-        done = 0
-        while done < kills:
-            process = _train(broken)
-            time.sleep(float(rng.uniform(0.2, 1.0)) * seconds * 0.6)
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                done += 1
-                say(f"killed {done} of {kills}, at step {_last_step(broken)}")
-            process.wait()
-            if _last_step(broken) >= KILL_STEPS and done < kills:
-                shutil.rmtree(broken / "checkpoints")
-        _train(broken).wait()
-        curves = [np.array(list(_losses(run))) for run in (whole, broken)]
-        same = curves[0].shape == curves[1].shape
-        worst = float(np.abs(curves[0][:, 1] - curves[1][:, 1]).max()) if same else float("nan")
-    return {"kills": done, "steps": KILL_STEPS, "curves_have_the_same_steps": same, "largest_loss_difference": worst}
-
-
-def _train(output: Path) -> subprocess.Popen[bytes]:
-    changes = (
-        f"output={output}",
-        f"steps={KILL_STEPS}",
-        "model.preset=tiny",
-        "checkpoint_every=5",
-        "evaluate_every=1000",
-        "compile=false",
-        "packing.pack_tokens=2048",
-    )
-    command = [sys.executable, "-m", "scmulan.cli", "pretrain", str(assets.path("training", "demo.yaml"))]
-    return subprocess.Popen(
-        [*command, *(part for change in changes for part in ("--set", change))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
-def _losses(output: Path) -> Iterator[tuple[int, float]]:
-    for line in (output / "curve.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        yield entry["step"], entry["loss"]
-
-
-def _last_step(output: Path) -> int:
-    try:
-        return max((step for step, _ in _losses(output)), default=0)
-    except (OSError, json.JSONDecodeError):
-        return 0
+def kill(*, seed: int, n: int | None, only: Sequence[str], say: Say, **_: Any) -> dict[str, Any]:
+    """A small training killed with signal 9 ``n`` (10) times, on one process or by the strategies named, each on two."""
+    return {strategy: bench_kill.kill(seed=seed, n=n, strategy=strategy, say=say) for strategy in only or ("single",)}

@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from scmulan import assets, csentence
 from scmulan.cells_mixed import make_cells
 from scmulan.cells_on_disk import CellStore
-from scmulan.corpus.blocks import _onto
+from scmulan.corpus.blocks import vocabulary_columns
 from scmulan.corpus.build import build_corpus
 from scmulan.corpus.plan import read_plan
 from scmulan.corpus.workers import Workers
@@ -105,10 +105,11 @@ def _build(path: Path, workers: int) -> tuple[int, float]:
 
 
 def _counts(path: Path, n_cells: int) -> tuple[sp.csr_matrix, csentence.Vocabulary]:
-    store, vocabulary = CellStore(path), load_vocabulary(assets.path("embedded", "model"))
-    onto = _onto(store, vocabulary)
-    spans = list(store.spans(0, min(n_cells, store.n_cells)))
-    counts = sp.vstack([store.counts(*span, onto, vocabulary.n_genes)[0] for span in spans], format="csr")
+    vocabulary = load_vocabulary(assets.path("embedded", "model"))
+    with CellStore(path) as store:
+        onto = vocabulary_columns(store, vocabulary)
+        spans = list(store.spans(0, min(n_cells, store.n_cells)))
+        counts = sp.vstack([store.counts(*span, onto, vocabulary.n_genes)[0] for span in spans], format="csr")
     counts.sort_indices()
     return counts, vocabulary
 

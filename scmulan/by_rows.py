@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ class Ahead:
         return self._kept[start - self._first : end - self._first]
 
 
-def open_by_rows(element: Any, place: Path) -> RowMatrix:
-    """A matrix of an AnnData store; a CSC one is rewritten by rows into the folder ``place``, once."""
+def open_by_rows(element: Any, place_of: Callable[[], Path]) -> RowMatrix:
+    """A matrix of an AnnData store; a CSC one is rewritten by rows, once, into the folder that ``place_of`` names."""
     kind = str(element.attrs.get("encoding-type", "array"))
     if not hasattr(element, "keys"):
         if len(element.shape) != 2:
@@ -89,6 +90,7 @@ def open_by_rows(element: Any, place: Path) -> RowMatrix:
         return RowMatrix((n_rows, n_columns), data=element["data"], indices=element["indices"], indptr=element["indptr"])
     if kind != "csc_matrix":
         raise CellDataError(f"a matrix of kind {kind!r}; needed dense, csr_matrix or csc_matrix")
+    place = place_of()
     if not place.is_dir():
         _rewrite(element, n_rows, n_columns, place)
     parts = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in ("data", "indices", "indptr")}

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -28,6 +27,7 @@ from scmulan.by_rows import Ahead, RowMatrix, open_by_rows
 from scmulan.cells import COUNT_LAYERS, is_gene_column, read_draft
 from scmulan.cells_stored import (
     categories_of,
+    close,
     column_names,
     column_values,
     identity_of,
@@ -104,18 +104,21 @@ class CellStore:
         self._kept: dict[str, Ahead] = {}
         with _naming(self.path):
             self._group = open_group(self.path, self._scratch, is_looked_over=is_looked_over)
-            self._uns = organism_of(self._group)
-            self.n_cells = int(index_of(self._group["obs"]).shape[0])
-            self._settled = self._settle(dict(fields or {}), layer)
-            self._matrix = self._open_matrix(self._settled.where)
+            try:
+                self._uns = organism_of(self._group)
+                self.n_cells = int(index_of(self._group["obs"]).shape[0])
+                self._settled = self._settle(dict(fields or {}), layer)
+                self._matrix = self._open_matrix(self._settled.where)
+            except BaseException:
+                self.close()
+                raise
         self.report = self._settled.report
         self.gene_index = np.full(len(self._settled.is_gene), -1, dtype=np.int32)
         self.gene_index[self._settled.is_gene] = self._settled.match.index
 
     def close(self) -> None:
         """Let go of the file."""
-        if isinstance(self._group, h5py.File):
-            self._group.close()
+        close(self._group)
 
     def __enter__(self) -> CellStore:
         return self
@@ -234,7 +237,8 @@ class CellStore:
         ranges = [(0, self.n_cells)] if self.n_cells <= LOOKED_AT else [(start, start + size) for start in starts]
         obs = pd.concat([self._obs(*span, columns) for span in ranges])
         obs.index = pd.Index([name for span in ranges for name in self.names(*span)], dtype=object)
-        places = {where: _stack([self._open_matrix(where).rows(*span) for span in ranges]) for where in self._places(layer)}
+        matrices = {where: self._open_matrix(where) for where in self._places(layer)}
+        places = {where: _stack([matrix.rows(*span) for span in ranges]) for where, matrix in matrices.items()}
         var = var_of(self._group)
         adata = anndata.AnnData(X=places.pop("X", None), obs=obs, var=var, uns=dict(self._uns))
         if "raw" in places:
@@ -249,12 +253,14 @@ class CellStore:
         has_raw = "raw" in self._group and "X" in self._group["raw"]
         return wanted + (["raw"] if has_raw else []) + (["X"] if "X" in self._group else [])
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  a store lives as long as its process, or is closed with its cache
     def _open_matrix(self, where: str) -> RowMatrix:
         name = where.removeprefix("layers['").removesuffix("']")
         place = {"X": "X", "raw": "raw/X"}.get(name, f"layers/{name}")
-        key = hashlib.sha256(f"{self.identity()} {place}".encode()).hexdigest()[:16]
-        return open_by_rows(self._group[place], self._scratch / f"by-rows-{key}")
+
+        def rewritten() -> Path:
+            return self._scratch / f"by-rows-{hashlib.sha256(f'{self.identity()} {place}'.encode()).hexdigest()[:16]}"
+
+        return open_by_rows(self._group[place], rewritten)
 
     def _obs(self, first: int, last: int, columns: list[str] | None = None) -> pd.DataFrame:
         names = columns if columns is not None else self._label_columns

@@ -56,10 +56,24 @@ def open_group(path: Path, scratch: Path, *, is_looked_over: bool = False) -> An
         if not is_looked_over:
             look_over(path)
         group = h5py.File(path, "r")
-    for needed in ("obs", "var"):
-        if needed not in group:
-            raise CellDataError(f"no {needed} in it, so no AnnData; found {', '.join(list(group)[:8])}; write it with adata.write_h5ad")
-    return group if _is_of_today(group) else _rewritten(path, scratch)
+    try:
+        for needed in ("obs", "var"):
+            if needed not in group:
+                raise CellDataError(f"no {needed} in it, so no AnnData; found {', '.join(list(group)[:8])}; write it with adata.write_h5ad")
+        is_of_today = _is_of_today(group)
+    except BaseException:
+        close(group)
+        raise
+    if is_of_today:
+        return group
+    close(group)
+    return _rewritten(path, scratch)
+
+
+def close(group: Any) -> None:
+    """Let go of the file of a root group; a zarr store has none."""
+    if isinstance(group, h5py.File):
+        group.close()
 
 
 def _is_of_today(group: Any) -> bool:

@@ -10,7 +10,6 @@ come back within half a step of a geometric grid of ratio 1.25. This module alon
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -167,7 +166,7 @@ def encode(counts: sp.csr_matrix, vocabulary: Vocabulary, *, is_clean: bool = Fa
         Columns in vocabulary order. Counts above 2,000,000 are taken as that.
     is_clean : every entry is known to stand once and to be positive, in whatever order, so that this need not be looked for
     """
-    counts = counts if is_clean else _canonical(counts)
+    counts = counts if is_clean else canonical_counts(counts)
     if counts.shape[1] != vocabulary.n_genes:
         raise VocabularyError(f"count matrix has {counts.shape[1]:,} columns, the vocabulary {vocabulary.n_genes:,} genes")
     blocks = [_encode_rows(counts, first, vocabulary) for first in range(0, counts.shape[0], ROWS_AT_ONCE)]
@@ -213,7 +212,7 @@ def _rank_of(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
     return ranks
 
 
-def _canonical(counts: sp.csr_matrix, copy: bool = False) -> sp.csr_matrix:
+def canonical_counts(counts: sp.csr_matrix, copy: bool = False) -> sp.csr_matrix:
     """The matrix with sorted columns, each stored once and none of them zero, so that a cell is stored in one way only."""
     counts = sp.csr_matrix(counts, copy=copy)
     if not counts.has_canonical_format or (counts.data == 0).any():
@@ -314,68 +313,6 @@ def _name(ids: Ids, at: int, vocabulary: Vocabulary) -> str:
         return f"<n:{LEVEL_COUNTS[vocabulary.end_of_cell - 1 - token]}>"
     known = {vocabulary.cell: "<cell>", vocabulary.end_of_cell: END_OF_CELL, vocabulary.eos: "<eos>", vocabulary.bos: "<bos>"}
     return known.get(token, f"id {token}")
-
-
-def thin(counts: sp.csr_matrix, keep: npt.ArrayLike, seed: int) -> sp.csr_matrix:
-    """Binomial thinning: each row keeps each of its counts with probability ``keep``.
-
-    The draw depends on the seed and on the cell's own counts, never on its row or its neighbours.
-    """
-    counts = _canonical(counts, copy=True)
-    for row, rate in enumerate(np.broadcast_to(np.asarray(keep, dtype=np.float64), counts.shape[0])):
-        if rate < 1:
-            span = slice(counts.indptr[row], counts.indptr[row + 1])
-            draw = _cell_rng(counts.indices[span], counts.data[span], seed)
-            counts.data[span] = draw.binomial(counts.data[span], rate)
-    counts.eliminate_zeros()
-    return counts
-
-
-def thin_to_fit(counts: sp.csr_matrix, most_tokens: npt.ArrayLike, seed: int = 0) -> tuple[sp.csr_matrix, npt.NDArray[np.bool_]]:
-    """Thin the rows whose sentence is longer than ``most_tokens`` until it fits.
-
-    Returns
-    -------
-    counts : (C, G) CSR
-    thinned : (C,) bool
-        Which rows were thinned.
-    """
-    limit = np.broadcast_to(np.asarray(most_tokens), counts.shape[0])
-    if (limit < 8).any():
-        raise SentenceError(f"{int(limit.min())} tokens are left for a cell; needed at least 8: give fewer fields or a longer context")
-    counts = _canonical(counts)
-    long = sentence_lengths(counts) > limit
-    if not long.any():
-        return counts, long
-    counts = counts.copy()
-    for row in np.flatnonzero(long):
-        span = slice(counts.indptr[row], counts.indptr[row + 1])
-        counts.data[span] = _fit_cell(counts.indices[span], counts.data[span], int(limit[row]), seed)
-    counts.eliminate_zeros()
-    return counts, long
-
-
-def _fit_cell(columns: npt.NDArray[np.integer], values: npt.NDArray[np.integer], most: int, seed: int) -> npt.NDArray[np.integer]:
-    """Thinned counts whose sentence has at most ``most`` tokens: the rate is solved for, then lowered until the draw fits."""
-    levels = len(np.unique(level_of(values)))
-    wanted = max(most - 3 - 0.7 * levels, 1)
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        middle = (low + high) / 2
-        detected = -np.expm1(values * np.log1p(-middle)).sum()
-        low, high = (middle, high) if detected < wanted else (low, middle)
-    rate, rng = low, _cell_rng(columns, values, seed)
-    while True:
-        drawn = rng.binomial(values, rate)
-        used = drawn[drawn > 0]
-        if len(used) + len(np.unique(level_of(used))) + 3 <= most:
-            return drawn
-        rate *= 0.98
-
-
-def _cell_rng(columns: npt.NDArray[np.integer], values: npt.NDArray[np.integer], seed: int) -> np.random.Generator:
-    digest = zlib.crc32(values.astype(np.int32).tobytes(), zlib.crc32(columns.astype(np.int32).tobytes()))
-    return np.random.Generator(np.random.Philox(key=np.array([seed & 0xFFFFFFFF, digest], dtype=np.uint64)))
 
 
 def to_vocabulary_order(

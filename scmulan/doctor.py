@@ -74,7 +74,7 @@ class CellReport:
         """Plain data, ready for JSON; a number that is not known is None."""
         findings = [{"question": f.question, "verdict": f.verdict, "found": f.found, "fix": f.fix, **f.numbers} for f in self.findings]
         for finding in findings:
-            finding.update({key: None for key, value in finding.items() if isinstance(value, float) and math.isnan(value)})
+            finding.update({key: None for key, value in finding.items() if isinstance(value, float) and not math.isfinite(value)})
         return {"format": FORMAT, "source": self.source, "verdict": self.verdict, "findings": findings}
 
     def to_text(self, width: int | None = None) -> str:

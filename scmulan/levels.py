@@ -59,6 +59,8 @@ def terms_of(level: str | Sequence[str]) -> list[str]:
     """The terms of a level in preferred spelling; PromptError where one is not known."""
     given = [level] if isinstance(level, str) else list(level)
     for term in given:
+        if term.lower() in LEVELS:
+            raise PromptError(f"level {term!r} stands alone: give it by itself, in small letters, or cell types by name or id")
         if not canonical("cell_type", term).known:
             near = nearest(term, [*LEVELS, *known_labels("cell_type")])
             raise PromptError(f"level {term!r}: not a known cell type{near}; needed cell_type, lineage, or cell types by name or id")

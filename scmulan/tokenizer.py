@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LAYOUT_FILE = "scmulan_vocabulary.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", LAYOUT_FILE)
+SHIPPED = {"default": ("tokenizer", "default"), "demo": ("embedded", "model")}
+"""Tokenizers that are known by name, and where they lie."""
 LARGEST_VOCABULARY = 65_536
 RESERVED_TOKENS = 32
 ROW_MULTIPLE = 64
@@ -61,13 +63,32 @@ def build_tokenizer(
     VocabularyError
         When genes repeat, can't be one word, or the ids would not fit uint16.
     """
+    text, merges = _train_text(texts, text_size)
+    return write_tokenizer(folder, genes=genes, text=text, merges=merges, fields=fields, tasks=tasks, gene_order=gene_order)
+
+
+def write_tokenizer(
+    folder: str | Path,
+    *,
+    genes: Sequence[str],
+    text: Sequence[str],
+    merges: list[tuple[str, str]],
+    fields: Sequence[str],
+    tasks: Sequence[str],
+    gene_order: str,
+    more: Mapping[str, Any] | None = None,
+) -> PreTrainedTokenizerFast:
+    """Lay out the ids and save a tokenizer folder; a text piece that spells a gene is the gene.
+
+    Parameters
+    ----------
+    text, merges : byte-level BPE pieces, the 256 bytes among them, and the merges that make them
+    more : what else the layout file shall say
+    """
     if len(set(genes)) != len(genes):
         raise VocabularyError(f"{len(genes) - len(set(genes)):,} gene symbols stand twice in the list; needed each once")
-    text, merges = _train_text(texts, text_size)
-    control = [*BOUNDS, *(f"<{field}>" for field in fields), *(f"<task:{task}>" for task in tasks)]
-    control += [f"<reserved:{number}>" for number in range(RESERVED_TOKENS)]
-    structure = structure_tokens()
-    spelled = [_byte_spelling(f" {gene}") for gene in genes]
+    control, structure = control_tokens(fields, tasks), structure_tokens()
+    spelled = [byte_spelling(f" {gene}") for gene in genes]
     own = set(spelled)
     text = [piece for piece in text if piece not in own]
     ordered = [*control, *text, *structure, *spelled]
@@ -87,10 +108,17 @@ def build_tokenizer(
         "gene_order": gene_order,
         "fields": list(fields),
         "tasks": list(tasks),
+        **(more or {}),
     }
     (folder / LAYOUT_FILE).write_text(json.dumps(layout, indent=1) + "\n")
     _check_genes_are_words(fast, genes, len(ordered) - len(genes))
     return fast
+
+
+def control_tokens(fields: Sequence[str], tasks: Sequence[str]) -> list[str]:
+    """The tokens before the text, in id order: bounds, fields, tasks, reserve."""
+    control = [*BOUNDS, *(f"<{field}>" for field in fields), *(f"<task:{task}>" for task in tasks)]
+    return control + [f"<reserved:{number}>" for number in range(RESERVED_TOKENS)]
 
 
 def _assemble(ordered: Sequence[str], merges: list[tuple[str, str]], special: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -112,12 +140,23 @@ def _assemble(ordered: Sequence[str], merges: list[tuple[str, str]], special: Se
 
 def default_folder() -> Path:
     """The shipped default tokenizer: every gene of note, human and mouse (`scmulan.tokenizer_build`)."""
-    return assets.path("tokenizer", "default")
+    return assets.path(*SHIPPED["default"])
 
 
 def tokenizer_folder(name: str | Path) -> Path:
-    """The folder of a tokenizer by path, or of the shipped one by the name ``default``."""
-    return default_folder() if str(name) == "default" else Path(name)
+    """The folder of a tokenizer by path, or of a shipped one by name: ``default``, or ``demo``, that of the embedded model.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no such folder.
+    """
+    if str(name) in SHIPPED:
+        return assets.path(*SHIPPED[str(name)])
+    if not Path(name).is_dir():
+        what = "a file" if Path(name).exists() else "no such folder"
+        raise CheckpointError(f"tokenizer {str(name)!r}: {what}; needed a tokenizer or model folder, or {' or '.join(SHIPPED)}")
+    return Path(name)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
@@ -187,7 +226,7 @@ def _train_text(texts: Iterable[str], size: int) -> tuple[list[str], list[tuple[
     return pieces, [(left, right) for left, right in model["merges"]]
 
 
-def _byte_spelling(text: str) -> str:
+def byte_spelling(text: str) -> str:
     """How byte-level BPE spells a string in its vocabulary."""
     return str(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)[0][0])
 

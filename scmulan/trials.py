@@ -24,7 +24,7 @@ from scipy.special import gammaln, log_softmax
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import PreTrainedTokenizerFast
 
-from scmulan import csentence
+from scmulan import csentence, csentence_thinning
 from scmulan.corpus.build import build_corpus
 from scmulan.corpus.own_tokenizer import build_plan_tokenizer
 from scmulan.corpus.pack import epoch_packs
@@ -307,7 +307,7 @@ def _writer(run: Run) -> TrialWriter:
 
 def _laid(run: Run, held: Data) -> list[Ids]:
     """Held-out cells, thinned to the context of the trials, in the trial's layout."""
-    counts, _ = csentence.thin_to_fit(held.counts, CONTEXT - 64)
+    counts, _ = csentence_thinning.thin_to_fit(held.counts, CONTEXT - 64)
     ids = csentence.encode(counts, run.vocabulary)
     rng = np.random.default_rng(0)
     return [lay_out(ids[row], _writer(run).layout, run.vocabulary, rng) for row in range(len(ids))]

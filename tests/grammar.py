@@ -1,10 +1,25 @@
-"""The grammar of a cell a second time, one id after another and as plain as can be; tests hold the fast code to it."""
+"""The grammar of a cell a second time, one id after another and as plain as can be, which tests hold the fast code to; and small cells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scmulan.csentence import N_DEPTHS, N_LEVELS, Vocabulary
+import numpy as np
+import scipy.sparse as sp
+from hypothesis import strategies as st
+
+from scmulan.csentence import LARGEST_COUNT, N_DEPTHS, N_LEVELS, Vocabulary
+
+N_GENES = 24
+cells = st.dictionaries(st.integers(0, N_GENES - 1), st.integers(1, LARGEST_COUNT) | st.integers(1, 12), max_size=N_GENES)
+"""Cells of few genes: counts by column."""
+
+
+def matrix_of(*rows: dict[int, int]) -> sp.csr_matrix:
+    dense = np.zeros((len(rows), N_GENES), dtype=np.int64)
+    for row, counts in enumerate(rows):
+        dense[row, list(counts)] = list(counts.values())
+    return sp.csr_matrix(dense)
 
 
 def vocabulary_of(n_genes: int) -> Vocabulary:

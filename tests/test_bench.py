@@ -26,7 +26,7 @@ def run(what: str, trained, data, n: int | None = None):
 def test_an_unknown_measurement_is_an_error_that_names_the_nearest():
     with pytest.raises(
         PromptError,
-        match=r"bench 'sped': needed one of speed, roundtrip, sampling, invariance, sentence, kill, corpus, .*; nearest: 'speed'",
+        match=r"bench 'sped': needed one of speed, roundtrip, sampling, invariance, sentence, kill, .*; nearest: 'speed'",
     ):
         bench.run("sped")
 

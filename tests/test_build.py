@@ -49,6 +49,8 @@ def folder(tmp_path) -> Path:
         ({"sources": [{"pth": "a.h5ad"}]}, r"sources\[0\]: unknown key 'pth'; nearest: 'path'"),
         ({"sources": ["a.h5ad", {"organism": "mouse"}]}, r"sources\[1\]: no path; needed one"),
         ({"sources": [3]}, r"sources\[0\] is 3; needed a mapping of path"),
+        ({"sources": [{"path": "a", "licence": 4}]}, r"sources\[0\]: licence is 4; needed a text, for example CC-BY-4.0"),
+        ({"sources": [{"path": "a", "license": "MIT"}]}, r"unknown key 'license'; nearest: 'licence'"),
         ({"sources": [{"path": "a", "split": {"bye": "cell"}}]}, r"sources\[0\]\.split: unknown key 'bye'; nearest: 'by'"),
         ({"sources": [{"path": "a", "split": {"by": "donors"}}]}, r"split: by 'donors': needed one of cell, donor.*nearest: 'donor'"),
         ({"sources": [{"path": "a", "split": "donor"}]}, r"split is 'donor'; needed a mapping"),
@@ -57,6 +59,14 @@ def folder(tmp_path) -> Path:
         ({"sources": ["a"], "tokenizer": {"least_cell": 3}}, "tokenizer: unknown key 'least_cell'; nearest: 'least_cells'"),
         ({"sources": ["a"], "tokenizer": {"gene_order": "random"}}, "gene_order 'random': needed one of rising, falling, alphabetical"),
         ({"sources": ["a"], "tokenizer": {"text_size": "big"}}, "tokenizer: text_size is 'big'; needed a number"),
+        ({"sources": ["a"], "tokenizer": {"text_size": 300.5}}, "tokenizer: text_size is 300.5; needed a whole number"),
+        ({"sources": ["a"], "tokenizer": {"least_cells": -1}}, "tokenizer: least_cells is -1; needed 0 or more"),
+        ({"sources": ["a"], "tokenizer": {"most_genes": 0}}, "tokenizer: most_genes is 0; needed 1 or more"),
+        ({"sources": ["a"], "tokenizer": {"text_size": 20}}, "tokenizer: text_size is 20; needed 256 or more"),
+        ({"sources": ["a"], "tokenizer": {"folder": 3}}, "tokenizer: folder is 3; needed a text: a tokenizer folder, or default or demo"),
+        ({"sources": [{"path": "a", "organism": 9606}]}, r"sources\[0\]: organism is 9606; needed a text"),
+        ({"sources": [{"path": "a", "layer": 1}]}, r"sources\[0\]: layer is 1; needed a text"),
+        ({"sources": [{"path": "a", "weight": float("inf")}]}, r"sources\[0\]: weight is inf; needed a number"),
     ],
 )
 def test_a_wrong_plan_is_an_error_that_names_the_key(tmp_path, plan, says):
@@ -65,6 +75,14 @@ def test_a_wrong_plan_is_an_error_that_names_the_key(tmp_path, plan, says):
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
     with pytest.raises(RecipeError, match=rf"plan\.yaml.*{says}"):
         read_plan(tmp_path / "plan.yaml")
+
+
+def test_the_licence_of_a_source_stands_in_the_manifest_and_only_where_it_was_stated(folder):
+    kind_cells(KINDS, 30, seed=4).write_h5ad(folder / "b.h5ad")
+    plan = read_plan({"sources": [{"path": "a.h5ad", "licence": "CC-BY-4.0"}, "b.h5ad"], "tokenizer": {"text_size": 300}}, folder)
+    build_plan_tokenizer(plan, folder / "tokenizer")
+    manifest = build_corpus(plan, folder / "tokenizer", folder / "corpus")
+    assert [source.get("licence") for source in manifest["sources"]] == ["CC-BY-4.0", None]
 
 
 @pytest.mark.parametrize(("content", "says"), [("sources: [", "not YAML"), ("- a", "no sources"), ("", "no sources")])
@@ -127,7 +145,7 @@ def test_genes_of_too_few_cells_and_beyond_the_most_wanted_are_left_out(folder):
 
 def test_no_gene_left_is_an_error(folder):
     plan = read_plan({"sources": ["a.h5ad"], "tokenizer": {"least_cells": 1000}}, folder)
-    with pytest.raises(CorpusError, match=r"no gene is detected in 1000 training cells; lower tokenizer\.least_cells"):
+    with pytest.raises(CorpusError, match=r"in 1,000 training cells of sources that can be read; lower tokenizer\.least_cells"):
         build_plan_tokenizer(plan, folder / "tokenizer")
 
 
@@ -190,6 +208,14 @@ def test_a_build_that_fails_leaves_the_corpus_before_it_as_it_was(trained, tmp_p
         build_corpus(plan, trained.tokenizer, corpus)
     Corpus(corpus).verify()
     assert Corpus(corpus).manifest == Corpus(trained.corpus).manifest
+
+
+def test_where_no_source_can_be_read_no_others_are_spoken_of(trained, tmp_path):
+    for names, says in ((["none.h5ad"], "the only source could not be read:.*Mend it"), (["a.h5ad", "b.h5ad"], "all 2 sources could not")):
+        plan = read_plan({"sources": names}, tmp_path)
+        with pytest.raises(CorpusError, match=f"(?s)^{says}") as failed:
+            build_corpus(plan, trained.tokenizer, tmp_path / "-".join(names))
+        assert "others" not in str(failed.value)
 
 
 def test_a_folder_that_is_no_corpus_is_never_replaced(trained, tmp_path):

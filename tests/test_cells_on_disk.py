@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import shutil
+import weakref
 
 import anndata
 import h5py
@@ -278,3 +280,23 @@ def test_identity_changes_when_the_store_is_written_anew(tmp_path):
         assert store.identity() == before
     kind_cells(KINDS, N_CELLS + 1).write_h5ad(path)
     assert CellStore(path, scratch=tmp_path).identity() != before
+
+
+def test_a_store_that_is_closed_is_let_go_of(tmp_path):
+    store = CellStore(written(tmp_path), scratch=tmp_path)
+    kept = weakref.ref(store)
+    store.close()
+    del store
+    gc.collect()
+    assert kept() is None
+
+
+def test_only_a_matrix_by_columns_asks_what_the_store_is(tmp_path, monkeypatch):
+    for name in ("rows", "columns"):
+        (tmp_path / name).mkdir()
+    paths = [written(tmp_path / "rows", as_layer), written(tmp_path / "columns", as_columns)]
+    asked = []
+    monkeypatch.setattr(cells_on_disk, "identity_of", lambda path: asked.append(path) or "one")
+    for path in paths:
+        CellStore(path, scratch=tmp_path).close()
+    assert set(asked) == {paths[1]}

@@ -15,10 +15,12 @@ import pytest
 import yaml
 from anndata import AnnData
 from conftest import kind_cells, tiny_recipe
+from foreign import made_up_words, write_model, write_tokenizer
 
 from scmulan import __version__, cli
 from scmulan.cells import read_h5ad
 from scmulan.model import load_checkpoint
+from scmulan.tokenizer import default_folder, load_vocabulary
 
 KINDS = ("B cell", "natural killer cell")
 
@@ -126,6 +128,7 @@ def test_annotate_answers_at_the_level_asked_for(scmulan, trained, tmp_path):
     assert set(out["cell_types"]) <= {"B cell", "natural killer cell", "mononuclear phagocyte"}
     out = json.loads(right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--level", "lymphocyte; monocyte", "--json")))
     assert set(out["cell_types"]) <= {"lymphocyte", "monocyte"}
+    assert json.loads(right(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--level", "Cell_Type", "--json")))
     assert "level 'zork'" in refused(scmulan("annotate", trained.cells, "-o", tmp_path / "out.h5ad", "--level", "zork"))
 
 
@@ -143,6 +146,26 @@ def test_json_is_all_that_stands_on_stdout(scmulan, trained, tmp_path, command):
     assert found
 
 
+def test_another_language_model_is_started_from(scmulan, trained, tmp_path):
+    write_model(tmp_path / "hf", "llama")
+    extend = ("tokenizer", "extend", tmp_path / "hf", "-o", tmp_path / "tok", "--json")
+    made = json.loads(right(scmulan(*extend, "--genes-of", trained.tokenizer)))
+    assert (made["genes"], made["pruned merges"]) == (load_vocabulary(trained.tokenizer).n_genes, 0)
+    words = ("start", tmp_path / "hf", "--tokenizer", tmp_path / "tok", "-o", tmp_path / "base", "--context", 256, "--json")
+    assert json.loads(right(scmulan(*words)))["context"] == 256
+    base = load_checkpoint(tmp_path / "base")
+    assert (base.context, base.card["steps"], base.vocabulary.size) == (256, 0, made["ids"])
+    assert "extends no other tokenizer" in refused(scmulan(*words[:3], trained.tokenizer, *words[4:]))
+
+
+def test_an_extension_that_has_to_be_pruned_says_so(scmulan, tmp_path):
+    write_tokenizer(tmp_path, pieces=12_000, more=made_up_words(9000))
+    code, _, err = scmulan("tokenizer", "extend", tmp_path, "-o", tmp_path / "tok")
+    assert code == 0
+    assert "merges are kept, those of highest priority" in " ".join(err.split())
+    assert load_vocabulary(tmp_path / "tok").n_genes == load_vocabulary(default_folder()).n_genes
+
+
 def test_tokenizer_corpus_and_pretraining_in_a_row(scmulan, trained, tmp_path):
     built = json.loads(right(scmulan("tokenizer", "build", trained.plan, "-o", tmp_path / "tok", "--json")))
     assert built["genes"] > 50
@@ -154,6 +177,16 @@ def test_tokenizer_corpus_and_pretraining_in_a_row(scmulan, trained, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe(tmp_path / "run", corpus=str(corpus), steps=9)))
     made = json.loads(right(scmulan("pretrain", tmp_path / "recipe.yaml", "--set", "steps=2", "--json")))
     assert load_checkpoint(made["model"]).card["steps"] == 2
+
+
+def test_a_corpus_without_its_broken_sources_has_a_tokenizer_of_the_others(scmulan, trained, tmp_path):
+    shutil.copy2(trained.cells, tmp_path / "whole.h5ad")
+    (tmp_path / "cut.h5ad").write_bytes((tmp_path / "whole.h5ad").read_bytes()[:3000])
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"sources": ["cut.h5ad", "whole.h5ad"], "tokenizer": {"text_size": 300}}))
+    words = ("corpus", "build", tmp_path / "plan.yaml", "-o", tmp_path / "corpus")
+    assert "cut.h5ad: can't be read" in refused(scmulan(*words))
+    found = json.loads(right(scmulan(*words, "--skip-broken", "--json")))
+    assert (found["cells"] > 0, found["left out"]) == (True, 1)
 
 
 def test_pretrain_builds_the_corpus_of_its_plan(scmulan, trained, tmp_path):
@@ -302,11 +335,26 @@ COMPLETE = ["complete", "-o", "OUT", "-n", 2]
         (["annotate", "IN", "-o", "OUT", "--cluster", "leiden"], "cluster 'leiden' is not a column of obs"),
         (["annotate", "IN", "-o", "OUT", "--labels", "B cell;b cells"], "give each label once"),
         (["annotate", "IN", "-o", "OUT", "--labels", ";"], "no label given"),
+        (["annotate", "IN", "-o", "OUT", "--labels", "none.txt"], r"none\.txt: no such file; needed labels separated by ';', or a file"),
+        (["annotate", "IN", "-o", "OUT", "--labels", "IN"], "not a text file; needed one label a line"),
+        (["annotate", "IN", "-o", "OUT", "--level", "lineage;B cell"], "level 'lineage' stands alone"),
+        (["annotate", "IN", "-o", "OUT", "--threshold", 7], "threshold 7.0: needed a probability, from 0 to 1"),
+        (["annotate", "IN", "-o", "OUT", "--threshold", "nan"], "threshold nan: needed a probability, from 0 to 1"),
+        (["annotate", "IN", "-o", "OUT", "--device", "gpu"], "device 'gpu' can't be used here .*; give cpu"),
+        (["annotate", "IN", "-o", "OUT", "--device", "cuda:99"], "device 'cuda:99' can't be used here .*; give cpu"),
+        (["evaluate", "IN", "--train", "IN", "-o", "IN"], "a file; name a folder"),
+        (["demo", "-o", "IN"], "a file; name a folder"),
+        (["bench", "roundtrip", "--data", "none"], "--data none: no such folder; needed a folder of .h5ad files"),
         (["annotate", "IN", "-o", "none/out.h5ad"], "no folder none; make it first"),
         (["embed", "IN", "-o", "FOLDER"], "a folder; name a file"),
         (["generate", "-o", "none/out.h5ad"], "no folder none; make it first"),
         (["pretrain", "none.yaml"], "none.yaml: No such file"),
         (["corpus", "inspect", "FOLDER"], "no manifest.json; build the corpus"),
+        (["corpus", "inspect", "none", "--picture", "x.foo"], r"x\.foo: a picture in the format '\.foo'; needed .*\.png, \.svg, \.pdf"),
+        (["corpus", "inspect", "none", "--picture", "x"], "x: a picture without a format"),
+        (["corpus", "inspect", "none", "--picture", "none/x.png"], "no folder none; make it first"),
+        (["corpus", "build", "none.yaml", "-o", "OUT", "--engine", "rai"], "engine 'rai': needed one of processes, ray; nearest: 'ray'"),
+        (["corpus", "pack", "none.yaml", "--engine", "rai"], "engine 'rai': needed one of processes, ray; nearest: 'ray'"),
         (["corpus", "build", "none.yaml", "-o", "OUT"], "none.yaml: No such file"),
         (["tokenizer", "build", "none.yaml", "-o", "OUT"], "none.yaml: No such file"),
     ],
@@ -319,7 +367,17 @@ def test_a_question_that_can_not_be_answered_is_one_line_and_exit_code_2(scmulan
     assert not (tmp_path / "out.h5ad").exists()
 
 
-@pytest.mark.parametrize("words", [["annotate"], ["generate", "-n", "many", "-o", "x"], ["annotat"], ["complete", "-o", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["annotate"],
+        ["generate", "-n", "many", "-o", "x"],
+        ["annotat"],
+        ["complete", "-o", "x"],
+        ["bench", "speed", "-n", "0"],
+        ["evaluate", "x.h5ad", "--train", "x.h5ad", "-o", "x", "--most-cells", "0"],
+    ],
+)
 def test_words_that_are_no_command_are_exit_code_2_without_traceback(scmulan, words):
     code, out, err = scmulan(*words)
     assert code == 2

@@ -27,10 +27,12 @@ from scmulan.corpus import blocks, build, duplicates
 from scmulan.corpus.build import build_corpus
 from scmulan.corpus.contents import contents_of
 from scmulan.corpus.duplicates import find_duplicates
+from scmulan.corpus.own_tokenizer import build_plan_tokenizer
 from scmulan.corpus.pack import Packing, counts_of, epoch_sentences
 from scmulan.corpus.plan import KEYS, Plan, read_plan
 from scmulan.corpus.shards import MANIFEST, Corpus
 from scmulan.corpus.workers import Workers
+from scmulan.csentence import decode
 from scmulan.errors import CorpusError, RecipeError, ScmulanError
 from scmulan.plots_corpus import draw_corpus
 from scmulan.prompts import SentenceWriter, load_prompts
@@ -227,12 +229,20 @@ def test_a_source_that_changed_meanwhile_is_read_anew(atlas, trained, tmp_path, 
         build_corpus(plan_of(folder), trained.tokenizer, tmp_path / "corpus")
     monkeypatch.undo()
     monkeypatch.setattr(build, "CELLS_PER_SHARD", 25)
-    blocks._stores.clear()
     (folder / "set1.h5ad").unlink()
     kind_cells(KINDS, 40, seed=9).write_h5ad(folder / "set1.h5ad")
     manifest = build_corpus(plan_of(folder), trained.tokenizer, tmp_path / "corpus")
     assert [source["cells"] for source in manifest["sources"]] == [60, 40, 60, 60, 60]
     assert manifest == build_corpus(plan_of(folder), trained.tokenizer, tmp_path / "other")
+
+
+def test_built_in_the_same_place_with_another_tokenizer_the_ids_are_those_of_that_one(atlas, trained, tmp_path):
+    plan = read_plan({"sources": ["set0.h5ad"], "tokenizer": {"gene_order": "alphabetical", "text_size": 300}}, atlas)
+    build_plan_tokenizer(plan, tmp_path / "other")
+    build_corpus(plan, trained.tokenizer, tmp_path / "corpus")
+    build_corpus(plan, tmp_path / "other", tmp_path / "corpus")
+    vocabulary, ids = load_vocabulary(tmp_path / "other"), Corpus(tmp_path / "corpus").read().ids
+    assert all(len(decode(ids[row], vocabulary)[0]) > 20 for row in range(len(ids)))
 
 
 def test_an_unfinished_build_of_another_plan_is_not_mixed_in(atlas, trained, tmp_path, monkeypatch):
@@ -336,8 +346,33 @@ def test_one_broken_source_among_others_is_named_and_the_others_are_built(atlas,
     for name in ("set0.h5ad", "set2.h5ad"):
         (folder / name).unlink()
         shutil.copy2(atlas / name, folder / name)
-    blocks._stores.clear()
     assert build_corpus(plan_of(folder), trained.tokenizer, tmp_path / "corpus")["shards"] == built["shards"]
+
+
+def open_files(folder: Path) -> list[str]:
+    """Files below a folder that this process holds open or mapped."""
+    names = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    mapped = [line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+    return [name for name in [*names, *mapped] if name.startswith(str(folder))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are listed by Linux alone")
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_after_a_build_no_source_and_nothing_rewritten_is_held_open(trained, tmp_path, is_broken):
+    for number in range(blocks.OPEN_AT_ONCE + 1):
+        adata = kind_cells(KINDS, 30, seed=number)
+        adata.X = sp.csc_matrix(adata.X)
+        adata.write_h5ad(tmp_path / f"set{number}.h5ad")
+    if is_broken:
+        with h5py.File(tmp_path / "set0.h5ad", "r+") as file:
+            file["X/indices"][3] = 10**6
+    defaults = {"split": {"by": "stratified", "test": 0.2}}
+    plan = read_plan({"sources": ["*.h5ad"], "defaults": defaults, "tokenizer": {"text_size": 300}}, tmp_path)
+    with pytest.raises(CorpusError) if is_broken else nullcontext():
+        build_corpus(plan, trained.tokenizer, tmp_path / "corpus")
+    if not is_broken:
+        build_plan_tokenizer(plan, tmp_path / "tokenizer")
+    assert not open_files(tmp_path)
 
 
 def test_broken_sources_can_be_left_out_which_the_manifest_says(atlas, trained, tmp_path, small_shards):

@@ -1,4 +1,4 @@
-"""The c-sentence: counts to ids and back, the grammar that a parse holds ids to, and thinning."""
+"""The c-sentence: counts to ids and back, and the grammar that a parse holds ids to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from conftest import GENES, examples, random_counts
-from grammar import first_fault, vocabulary_of
+from grammar import N_GENES, cells, first_fault, matrix_of, vocabulary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,18 +14,7 @@ from scmulan import csentence
 from scmulan.csentence import EXACT_TO, LARGEST_COUNT, LEVEL_COUNTS, LEVEL_FLOORS, N_DEPTHS, N_LEVELS, Ragged, decode, decode_many, encode
 from scmulan.errors import SentenceError, VocabularyError
 
-N_GENES = 24
-
-
 V = vocabulary_of(N_GENES)
-cells = st.dictionaries(st.integers(0, N_GENES - 1), st.integers(1, LARGEST_COUNT) | st.integers(1, 12), max_size=N_GENES)
-
-
-def matrix_of(*rows: dict[int, int]) -> sp.csr_matrix:
-    dense = np.zeros((len(rows), N_GENES), dtype=np.int64)
-    for row, counts in enumerate(rows):
-        dense[row, list(counts)] = list(counts.values())
-    return sp.csr_matrix(dense)
 
 
 def test_counts_to_ten_come_back_exactly():
@@ -216,68 +205,6 @@ def test_messages_name_genes_and_levels_as_a_person_would(ids, words):
     body = [known[word] if word in known else V.gene_id(word) for word in ids.split()]
     with pytest.raises(SentenceError, match=f"^{words}"):
         decode([V.cell, V.first_depth + 3, *body], V)
-
-
-@given(st.lists(cells, min_size=1, max_size=5), st.floats(0.05, 0.95), st.integers(0, 2**40))
-def test_thinning_is_a_function_of_the_cell(rows, keep, seed):
-    """Alone, among others, in another row, or stored with zeros and in another order: the same cell thins alike."""
-    together = csentence.thin(matrix_of(*rows), keep, seed).toarray()
-    turned = csentence.thin(matrix_of(*rows[::-1]), keep, seed).toarray()
-    assert (together == turned[::-1]).all()
-    for number, cell in enumerate(rows):
-        columns = [*cell, *(column for column in range(N_GENES) if column not in cell)][::-1]
-        values = [cell.get(column, 0) for column in columns]
-        alone = sp.csr_matrix((np.array(values, np.int64), np.array(columns), np.array([0, N_GENES])), shape=(1, N_GENES))
-        assert (csentence.thin(alone, keep, seed).toarray()[0] == together[number]).all()
-
-
-def test_thinning_keeps_the_share_asked_for_and_depends_on_the_seed():
-    counts = random_counts(200, mean_genes=100)
-    half = csentence.thin(counts, 0.5, seed=1)
-    assert half.sum() == pytest.approx(counts.sum() / 2, rel=0.02)
-    assert (half != csentence.thin(counts, 0.5, seed=2)).nnz > 1000
-    assert (half > counts).nnz == 0
-    rates = csentence.thin(counts, np.where(np.arange(200) < 100, 1.0, 0.1), seed=1)
-    assert (rates[:100] != counts[:100]).nnz == 0
-    assert rates[100:].sum() == pytest.approx(counts[100:].sum() / 10, rel=0.1)
-    assert counts.sum() == random_counts(200, mean_genes=100).sum(), "the caller's matrix is left as it was"
-
-
-@given(st.lists(cells, min_size=1, max_size=5), st.integers(8, 30), st.integers(0, 99))
-def test_thinned_cells_fit_and_those_that_fitted_are_untouched(rows, most, seed):
-    counts = matrix_of(*rows)
-    lengths = csentence.sentence_lengths(counts)
-    fitted, thinned = csentence.thin_to_fit(counts, most, seed)
-    assert thinned.tolist() == (lengths > most).tolist()
-    assert (csentence.sentence_lengths(fitted) <= most).all()
-    assert (fitted > counts).nnz == 0
-    assert (fitted[~thinned] != counts[~thinned]).nnz == 0
-
-
-def test_a_cell_is_thinned_no_further_than_it_must():
-    counts = random_counts(300, 2000, mean_genes=600)
-    fitted, thinned = csentence.thin_to_fit(counts, 300)
-    lengths = csentence.sentence_lengths(fitted)[thinned]
-    assert thinned.sum() > 250
-    assert lengths.max() <= 300
-    assert np.median(lengths) > 0.95 * 300
-    assert lengths.min() > 0.85 * 300
-
-
-def test_each_cell_has_a_limit_of_its_own_and_fitting_does_not_look_at_neighbours():
-    counts = random_counts(30)
-    limits = np.linspace(20, 90, 30).astype(int)
-    fitted, thinned = csentence.thin_to_fit(counts, limits, seed=3)
-    assert thinned.any()
-    assert not thinned.all()
-    assert (csentence.sentence_lengths(fitted) <= limits).all()
-    alone = sp.vstack([csentence.thin_to_fit(counts[row], limits[row], seed=3)[0] for row in range(30)])
-    assert (alone != fitted).nnz == 0
-
-
-def test_a_context_that_leaves_no_room_for_a_cell_is_an_error():
-    with pytest.raises(SentenceError, match="3 tokens are left for a cell"):
-        csentence.thin_to_fit(random_counts(2), [50, 3])
 
 
 def test_rows_of_different_lengths_keep_their_bounds():

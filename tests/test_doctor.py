@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -152,3 +153,10 @@ def test_problems_are_raised_together_with_their_fixes() -> None:
     with pytest.raises(CellDataError, match=r"cells\.h5ad: a long answer .*; mend it"):
         a_report("ok", "problem").raise_problem()
     a_report("warning").raise_problem()
+
+
+def test_a_number_that_is_infinite_is_none_in_json():
+    report = CellReport(source="x.h5ad")
+    report.add("values", "warning", "values beyond all sums", size_factor=float("inf"), size_spread=float("nan"), median_depth=3.0)
+    (finding,) = json.loads(json.dumps(report.to_dict(), allow_nan=False))["findings"]
+    assert (finding["size_factor"], finding["size_spread"], finding["median_depth"]) == (None, None, 3.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from foreign import FAMILIES, write_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,10 @@ from scmulan.engines import transformers as engines
 from scmulan.engines.transformers import TransformersEngine, best_dtype, grouped_attention
 from scmulan.errors import EngineError
 from scmulan.hazard import likely, next_log_probabilities
-from scmulan.model import Checkpoint, load_checkpoint
+from scmulan.model import Checkpoint, load_checkpoint, save_checkpoint
+from scmulan.model_start import start_from_hf
+from scmulan.tasks import Model
+from scmulan.tokenizer_extend import extend_tokenizer, read_foreign_tokenizer
 from scmulan.training import attention
 from scmulan.training.packed import PackedLM
 
@@ -336,3 +340,44 @@ def test_a_gpu_writes_the_greedy_cells_of_the_processor(model, engine, trained):
     requests = requests_of(model)
     for found, wanted in zip(other.generate(requests, GREEDY), engine.generate(requests, GREEDY), strict=True):
         assert found.tolist() == wanted.tolist()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def other_family(request, model, trained, tmp_path_factory):
+    """The tiny model's labels and tokens on a model of another family, opened, and the same with transformers' own attention."""
+    folder = tmp_path_factory.mktemp(request.param)
+    write_model(folder / "hf", request.param)
+    extend_tokenizer(read_foreign_tokenizer(folder / "hf"), folder / "tokenizer", genes_of=trained.tokenizer)
+    lm = start_from_hf(folder / "hf", folder / "tokenizer", context=192)
+    save_checkpoint(folder / "model", lm, folder / "tokenizer", {"labels": model.checkpoint.card["labels"]}, dtype=torch.float32)
+    checkpoint = load_checkpoint(folder / "model")
+    plain = load_checkpoint(folder / "model").model
+    plain.set_attn_implementation("eager")
+    return Model(checkpoint, TransformersEngine(checkpoint, dtype=torch.float32)), plain
+
+
+@torch.no_grad()
+def test_other_families_are_read_as_by_a_plain_loop(other_family, trained):
+    """Scores and hidden states of prompts of different lengths."""
+    model, plain = other_family
+    cells, answers = model.read(trained.cells, reserve=64).ids, answers_of(model)
+    prompts = [model.writer.prompt("annotate", {"organ": "blood"} if row % 2 else {}, cell=cells[row]) for row in range(4)]
+    states = [plain.model(torch.from_numpy(prompt)[None]).last_hidden_state[0, -1].numpy() for prompt in prompts]
+    np.testing.assert_allclose(model.engine.hidden(prompts), np.stack(states), atol=1e-4)
+    wanted = [[plain_score(plain, model, prompt, answer) for answer in answers] for prompt in prompts]
+    np.testing.assert_allclose(model.engine.score(prompts, answers), wanted, atol=1e-3)
+
+
+def test_other_families_write_the_cells_of_a_plain_loop(other_family):
+    model, plain = other_family
+    sampling = Sampling(seed=3)
+    requests = requests_of(model, 3, depth=model.vocabulary.first_depth + 12)
+    for request, ids in zip(requests, model.engine.generate(requests, sampling), strict=True):
+        assert ids.tolist() == plain_cell(plain, model, request, sampling, most=model.engine.context - len(request.prompt) - 1)
+
+
+def test_other_families_annotate_and_generate(other_family, new_cells):
+    model, _ = other_family
+    model.annotate(new_cells)
+    assert new_cells.obs["scmulan_cell_type_probability"].between(0, 1).all()
+    assert model.generate(organ="blood", cell_type="B cell", n=3).n_obs == 3

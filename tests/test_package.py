@@ -36,13 +36,26 @@ STAGES = (
     "training adapters",
     "decoding",
     "engines",
-    "labels levels tasks",
+    "labels levels tasks finetune",
     "measures held_out evaluate plots _drawing report",
     "serving",
     "trials bench demo cli __main__",
 )
 STAGE_OF = {name: number for number, line in enumerate(STAGES) for name in line.split()}
-BARE = ("corpus.shards", "corpus.pack", "training", "model", "automaton hazard", "csentence", "tokenizer", "prompts", "decoding", "engines")
+BARE = (
+    "corpus.shards",
+    "corpus.pack",
+    "training",
+    "model",
+    "automaton",
+    "hazard",
+    "csentence",
+    "csentence_thinning",
+    "tokenizer",
+    "prompts",
+    "decoding",
+    "engines",
+)
 """What runs where no anndata is installed: it knows ids only."""
 
 

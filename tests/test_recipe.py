@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import yaml
@@ -71,14 +72,23 @@ def test_a_wrong_line_is_an_error_that_names_it(path, change, says):
 
 
 def test_neither_plan_nor_corpus_is_an_error(path):
-    with pytest.raises(RecipeError, match="needs either"):
+    with pytest.raises(RecipeError, match=rf"^{re.escape(str(path))}: the recipe needs either"):
         read_recipe(path, ["corpus=null"])
 
 
-@pytest.mark.parametrize(("content", "says"), [("a: [", "not YAML"), ("- steps", "needed a mapping"), ("just words", "needed a mapping")])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("a: [", "not YAML"), ("- steps", "needed a mapping"), ("just words", "needed a mapping"), ("\x89HDF", "not YAML")],
+)
 def test_a_file_that_is_no_recipe_is_an_error_that_names_the_file(tmp_path, content, says):
     (tmp_path / "odd.yaml").write_text(content)
     with pytest.raises(RecipeError, match=rf"odd\.yaml.*{says}"):
+        read_recipe(tmp_path / "odd.yaml")
+
+
+def test_a_file_of_bytes_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "odd.yaml").write_bytes(b"\x89HDF\r\n\xff")
+    with pytest.raises(RecipeError, match=r"odd\.yaml: not YAML"):
         read_recipe(tmp_path / "odd.yaml")
 
 

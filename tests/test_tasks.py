@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import KINDS, MARKERS, kind_cells
 
-from scmulan import __version__, tasks
+from scmulan import __version__, tasks_answers
 from scmulan.cells import read_h5ad
 from scmulan.cells_writing import write_h5ad
 from scmulan.counts import log1p_cp10k
@@ -154,7 +154,7 @@ def test_a_gene_that_can_not_be_prompted_with_is_an_error_that_says_why(model, g
 
 def test_a_gene_of_another_species_that_was_asked_for_is_not_lost(model):
     """Ly6c2 has no human orthologue; asked of human cells, it stands in them all the same."""
-    assert not model._panel("Homo sapiens")[model.vocabulary.column_of["Ly6c2"]]
+    assert not model.written.panel("Homo sapiens")[model.vocabulary.column_of["Ly6c2"]]
     cells = model.complete({"Ly6c2": 5}, n=2, organism="human")
     assert counts_in(cells, "Ly6c2").tolist() == [5, 5]
 
@@ -163,17 +163,17 @@ def test_a_gene_of_another_species_that_was_asked_for_is_not_lost(model):
 
 
 def test_weighing_in_the_likelihood_leaves_what_is_sure_and_adds_up_to_one(model, new_cells, monkeypatch):
-    monkeypatch.setattr(tasks, "SURE", 0.3)
+    monkeypatch.setattr(tasks_answers, "SURE", 0.3)
     ready = model.read(new_cells, reserve=64)
-    answer, both = (model.annotate_ready(ready, given=(), by=by).to_numpy() for by in tasks.BY)
+    answer, both = (model.annotate_ready(ready, given=(), by=by).to_numpy() for by in tasks_answers.BY)
     np.testing.assert_allclose(both.sum(1), 1, atol=1e-6)
-    sure = (answer.max(1) >= 0.3) | ((answer >= tasks.POSSIBLE).sum(1) < 2)
+    sure = (answer.max(1) >= 0.3) | ((answer >= tasks_answers.POSSIBLE).sum(1) < 2)
     np.testing.assert_array_equal(both[sure], answer[sure])
-    monkeypatch.setattr(tasks, "SURE", 1.1)
+    monkeypatch.setattr(tasks_answers, "SURE", 1.1)
     weighed = model.annotate_ready(ready, given=(), by="both")
     labels, row = list(weighed.columns), 0
     nats = [sum(model.nats(ready, [dict(as_answer(label)) for _ in range(len(ready.ids))])[row][2:]) for label in labels]
-    possible = answer[row] >= tasks.POSSIBLE
+    possible = answer[row] >= tasks_answers.POSSIBLE
     expected = np.exp((np.log(answer[row]) - np.array(nats) + min(nats)) / 2) * possible
     expected *= answer[row][possible].sum() / expected.sum()
     np.testing.assert_allclose(weighed.to_numpy()[row][possible], expected[possible], rtol=0.05)

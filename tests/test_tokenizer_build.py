@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from scmulan import assets, csentence
 from scmulan.cells import read_cells
+from scmulan.corpus.plan import read_plan
 from scmulan.csentence import structure_tokens
 from scmulan.errors import CheckpointError
 from scmulan.genes import GeneTable
@@ -119,9 +120,24 @@ def test_ids_rise_with_detection_then_by_kind_species_and_alphabet():
     assert set(default_genes(TABLE, detection)) >= set(rows)
 
 
-def test_the_shipped_one_goes_by_the_name_default(tmp_path):
+def test_those_shipped_go_by_their_names(tmp_path):
     assert tokenizer_folder("default") == default_folder()
+    assert tokenizer_folder("demo") == assets.path("embedded", "model")
     assert tokenizer_folder(tmp_path) == tmp_path
     assert json.loads((default_folder() / "scmulan_vocabulary.json").read_text())["gene_order"].startswith("rising")
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
         load_tokenizer(tmp_path)
+    with pytest.raises(CheckpointError, match="nope': no such folder; needed a tokenizer or model folder, or default or demo"):
+        tokenizer_folder(tmp_path / "nope")
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file': a file; needed a tokenizer or model folder"):
+        tokenizer_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["default", "demo"])
+def test_a_plan_may_name_them_in_both_ways_and_other_folders_are_beside_it(tmp_path, name):
+    for given in (name, {"folder": name}):
+        plan = read_plan({"sources": ["a.h5ad"], "tokenizer": given}, tmp_path)
+        assert tokenizer_folder(plan.tokenizer.folder) == tokenizer_folder(name)
+    for given in ("mine", {"folder": "mine"}):
+        assert read_plan({"sources": ["a.h5ad"], "tokenizer": given}, tmp_path).tokenizer.folder == str(tmp_path / "mine")

@@ -134,6 +134,34 @@ def test_packing_again_leaves_what_is_there_and_the_manifest_says_what_it_is(cor
     assert sum(window["packs"] for window in manifest["windows"]) == found["packs"]
 
 
+def test_packing_that_was_killed_goes_on_and_leaves_nothing_half_written(corpus, tmp_path, writer):
+    recipe = recipe_of(corpus, tmp_path / "run")
+    found = pack_ahead(recipe, corpus.folder, epochs=1, workers=Workers())
+    place = folder_of(corpus, writer, recipe.packing, recipe.seed)
+    windows = sorted(path for path in place.iterdir() if path.is_dir())
+    windows[0].with_suffix(".json").unlink()
+    windows[1].rename(place / f"{windows[1].name}.1-abcd.partial")
+    (place / "manifest.json.1-abcd.partial").write_text("{")
+    assert pack_ahead(recipe, corpus.folder, epochs=1, workers=Workers()) == found
+    assert not list(place.glob("*.partial"))
+    assert sorted(path for path in place.iterdir() if path.is_dir()) == windows
+    assert verify_packed(corpus) == 3
+
+
+def test_a_window_without_training_cells_is_packed_and_passed_over(trained, tmp_path):
+    for split in ("train", "test"):
+        adata = kind_cells(KINDS, 60)
+        adata.obs["split"] = split
+        adata.write_h5ad(tmp_path / f"{split}.h5ad")
+    plan = {"sources": ["*.h5ad"], "defaults": {"split": {"by": "column"}}, "deduplicate": False}
+    build_corpus(read_plan(plan, tmp_path), trained.tokenizer, tmp_path / "corpus")
+    corpus = Corpus(tmp_path / "corpus")
+    plain = losses(recipe_of(corpus, tmp_path / "plain"), corpus)
+    recipe = recipe_of(corpus, tmp_path / "packed")
+    assert pack_ahead(recipe, corpus.folder, epochs=3, workers=Workers())["windows"] == 6
+    assert losses(recipe, corpus) == plain
+
+
 def test_a_damaged_packed_file_is_found_and_named(corpus, tmp_path):
     pack_ahead(recipe_of(corpus, tmp_path / "run"), corpus.folder, epochs=1, workers=Workers())
     assert verify_packed(corpus) == 3

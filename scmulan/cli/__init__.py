@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scmulan import __version__
-from scmulan.cli import cells, measuring, training, writing
+from scmulan.cli import cells, measuring, starting, training, tuning, writing
 from scmulan.errors import ScmulanError
 
 app = typer.Typer(
@@ -21,20 +21,25 @@ app = typer.Typer(
     help="scmulan: a generative language model system for single cells.",
 )
 tokenizer_app = typer.Typer(no_args_is_help=True, help="Build tokenizers.")
+adapter_app = typer.Typer(no_args_is_help=True, help="List and merge adapters.")
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect corpora.")
 
 ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.describe)
 WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, measuring.demo, measuring.bench)
 
-for command in (*ABOUT_CELLS, *WRITING, training.pretrain, *MEASURING):
+for command in (*ABOUT_CELLS, *WRITING, training.pretrain, starting.start, tuning.finetune, *MEASURING):
     app.command()(command)
 tokenizer_app.command("build")(training.tokenizer_build)
+tokenizer_app.command("extend")(starting.tokenizer_extend)
 corpus_app.command("build")(training.corpus_build)
 corpus_app.command("inspect")(training.corpus_inspect)
 corpus_app.command("pack")(training.corpus_pack)
 corpus_app.command("verify")(training.corpus_verify)
+adapter_app.command("list")(tuning.adapter_list)
+adapter_app.command("merge")(tuning.adapter_merge)
 app.add_typer(tokenizer_app, name="tokenizer")
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(adapter_app, name="adapter")
 
 
 @app.callback(invoke_without_command=True)

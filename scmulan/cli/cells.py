@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from scmulan.cli.terminal import (
+    Adapter,
     AsJson,
     Device,
     FieldMap,
@@ -28,8 +29,9 @@ from scmulan.cli.terminal import (
     show,
     write_cells,
 )
-from scmulan.errors import some
+from scmulan.errors import PromptError, some
 
+LISTS = (".txt", ".tsv", ".csv")
 MaybeOutput = Annotated[Path | None, typer.Option("-o", "--output", help="File to write, with the answers in obs.")]
 
 
@@ -63,17 +65,23 @@ def annotate(
     field: FieldMap = None,
     organism: Organism = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write cell types with probabilities into a copy of the file."""
     from scmulan.labels import choose
+    from scmulan.levels import LEVELS
 
     check_writable(output)
+    if not 0 <= threshold <= 1:
+        raise PromptError(f"--threshold {threshold}: needed a probability, from 0 to 1")
+    asked, at = _labels(labels), level.strip() if ";" not in level else _labels(level) or level
+    if isinstance(at, str) and at.lower() in LEVELS:
+        at = at.lower()
     adata, fields = read_cells(source, field, organism)
-    opened = open_model(model, device)
-    asked, at = _labels(labels), level if ";" not in level else _labels(level) or level
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "annotate") as done:
         opened.annotate(adata, labels=asked, threshold=threshold, cluster=cluster, by=by, level=at, fields=fields, on_cell=done)
     seen = opened.seen.values("cell_type")
@@ -93,7 +101,12 @@ def _labels(given: str | None) -> list[str] | None:
     if given is None:
         return None
     is_file = ";" not in given and len(given) < 256 and Path(given).is_file()
-    text = Path(given).read_text() if is_file else given.replace(";", "\n")
+    if not is_file and given.lower().endswith(LISTS):
+        raise PromptError(f"{given}: no such file; needed labels separated by ';', or a file with one a line")
+    try:
+        text = Path(given).read_text() if is_file else given.replace(";", "\n")
+    except UnicodeDecodeError:
+        raise PromptError(f"{given}: not a text file; needed one label a line") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -101,6 +114,7 @@ def embed(
     source: Input,
     output: Output,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
@@ -109,7 +123,7 @@ def embed(
     """Write the embedding of each cell into a copy of the file: obsm["X_scmulan"]."""
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "embed") as done:
         states = opened.embed(adata, on_cell=done)
     write_cells(adata, output)
@@ -120,6 +134,7 @@ def locate(
     source: Input,
     output: MaybeOutput = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
@@ -128,7 +143,7 @@ def locate(
     """Tell the organ of each cell from the cell alone."""
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "locate") as done:
         opened.locate(adata, on_cell=done)
     if output:
@@ -141,6 +156,7 @@ def describe(
     source: Input,
     output: MaybeOutput = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
@@ -149,7 +165,7 @@ def describe(
     """Tell every field of each cell from the cell alone."""
     check_writable(output)
     adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with cells_of(source, adata, "describe") as done:
         tables = opened.describe(adata, on_cell=done)
     if output:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scmulan.cli.terminal import AsJson, Device, ModelName, Seed, err, open_model, out, show
+from scmulan.cli.terminal import Adapter, AsJson, Device, ModelName, Seed, check_folder, err, open_model, out, show
 
 
 def evaluate(
@@ -20,9 +20,12 @@ def evaluate(
     section: Annotated[
         list[str] | None, typer.Option("--section", help="annotation, generation or likelihood; repeatable; all when not given.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Generate this often, with seed, seed + 1 ...")] = 1,
-    most_cells: Annotated[int | None, typer.Option(help="Measure on at most so many held-out cells, drawn evenly over types.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Generate this often, with seed, seed + 1 ...")] = 1,
+    most_cells: Annotated[
+        int | None, typer.Option(min=1, help="Measure on at most so many held-out cells, drawn evenly over types.")
+    ] = None,
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -30,9 +33,18 @@ def evaluate(
     """Measure a model on held-out cells, each figure beside its baselines."""
     from scmulan import evaluate as evaluation
 
+    check_folder(output)
+    opened = open_model(model, device, adapter)
     with evaluation.bars() as shown:
         result = evaluation.evaluate_files(
-            open_model(model, device), held_out, train, seed=seed, sections=section, seeds=seeds, most_cells=most_cells, on_progress=shown
+            opened,
+            held_out,
+            train,
+            seed=seed,
+            sections=section,
+            seeds=seeds,
+            most_cells=most_cells,
+            on_progress=shown,
         )
     paths = evaluation.write(result, output)
     if as_json:
@@ -52,6 +64,7 @@ def demo(
     """Show what scmulan does, on the embedded model and cells: annotated and generated cells, pictures, one report."""
     from scmulan.demo import run
 
+    check_folder(output)
     summary = run(output, model=model, device=device, seed=seed, say=err.print)
     if as_json:
         print(json.dumps(summary, indent=1, ensure_ascii=False, default=str))
@@ -62,8 +75,8 @@ def bench(
         str,
         typer.Argument(
             metavar="WHAT",
-            help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, corpus, kill, check or "
-            "fuzz-reader.",
+            help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, corpus, kill, "
+            "check or fuzz-reader.",
         ),
     ],
     model: ModelName = "demo",
@@ -71,9 +84,12 @@ def bench(
     seed: Seed = 0,
     as_json: AsJson = False,
     data: Annotated[Path | None, typer.Option(help="Folder of h5ad files to measure on; the embedded cells when not given.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="Size of the measurement; see docs/benchmarks.md.")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Size of the measurement; see docs/benchmarks.md.")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="sentence, training, parts, optimizers: what to run, by name; repeatable. All when not given.")
+        list[str] | None,
+        typer.Option(
+            help="sentence, training, parts, optimizers: what to run, by name, all when not given; kill: single, ddp or fsdp2. Repeatable."
+        ),
     ] = None,
     presets: Annotated[str, typer.Option(help="training, parts, losses: sizes of model, as demo,100m.")] = "demo",
     tokenizer: Annotated[

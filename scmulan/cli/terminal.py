@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from scmulan.cells import AnnData
     from scmulan.tasks import Model
 
+PICTURES = (".png", ".svg", ".pdf")
 out, err = Console(soft_wrap=True), Console(stderr=True)
 
 Input = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="File of cells.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
 ModelName = Annotated[str, typer.Option("--model", help="Model folder, or 'demo' for the embedded one.")]
+Adapter = Annotated[Path | None, typer.Option("--adapter", help="Folder of an adapter that was trained on the model.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -74,10 +76,10 @@ def show(result: dict[str, Any], as_json: bool, title: str = "") -> None:
     out.print(table)
 
 
-def open_model(name: str, device: str) -> Model:
+def open_model(name: str, device: str, adapter: Path | None = None) -> Model:
     from scmulan.tasks import load
 
-    return load(name, device=device)
+    return load(name, adapter=adapter, device=device)
 
 
 def read_cells(path: Path, fields: list[str] | None, organism: str | None) -> tuple[AnnData, dict[str, str]]:
@@ -93,6 +95,20 @@ def check_writable(output: Path | None) -> None:
     """Say before the work, not after it, that its result would have no place."""
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise PromptError(f"{output}: " + ("a folder; name a file" if output.is_dir() else f"no folder {output.parent}; make it first"))
+
+
+def check_picture(picture: Path | None) -> None:
+    """As `check_writable`, of a picture, whose suffix says its format."""
+    check_writable(picture)
+    if picture is not None and picture.suffix.lower() not in PICTURES:
+        found = f"a picture in the format {picture.suffix!r}" if picture.suffix else "a picture without a format"
+        raise PromptError(f"{picture}: {found}; needed a name that ends in {', '.join(PICTURES)}")
+
+
+def check_folder(output: Path) -> None:
+    """As `check_writable`, of a folder."""
+    if output.exists() and not output.is_dir():
+        raise PromptError(f"{output}: a file; name a folder")
 
 
 def write_cells(adata: AnnData, output: Path) -> None:

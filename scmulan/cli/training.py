@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from scmulan.cli.terminal import AsJson, err, out, show
-from scmulan.errors import PromptError, RecipeError, nearest
+from scmulan.cli import planning
+from scmulan.cli.terminal import AsJson, check_picture, err, out, show
+from scmulan.errors import PromptError, RecipeError
 
 if TYPE_CHECKING:
     from scmulan.corpus.plan import Plan
 
 
 def pretrain(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe in YAML, for example training/demo.yaml.")],
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="Recipe in YAML, for example training/demo.yaml.")] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change a line of the recipe, as steps=100 or model.preset=tiny; repeatable.")
     ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what the run would cost and start nothing.")] = False,
+    presets: Annotated[bool, typer.Option("--presets", help="List the model presets with their parameters.")] = False,
+    gpu: Annotated[
+        str, typer.Option(help="--plan: h100, a100, h200, l40s, rtx4090 ..., cpu for this machine, or a peak in TFLOP/s.")
+    ] = "h100",
+    gpus: Annotated[int, typer.Option(help="--plan: how many of them.")] = 1,
+    mfu: Annotated[float, typer.Option(help="--plan: share of their peak that is reached.")] = 0.4,
     as_json: AsJson = False,
 ) -> None:
     """Train a model, or go on from the newest whole checkpoint."""
-    from scmulan.training.loop import pretrain as train
     from scmulan.training.recipe import read_recipe
 
+    if presets:
+        planning.show_presets(as_json)
+        return
+    if recipe is None:
+        raise RecipeError("pretrain: no recipe; needed the path of one, for example training/demo.yaml, or --presets")
     opened = read_recipe(recipe, change or [])
+    if plan:
+        planning.show_plan(opened, str(recipe), gpu=gpu, gpus=gpus, mfu=mfu, as_json=as_json)
+        return
+    from scmulan.training.loop import pretrain as train
+
     corpus = Path(opened.corpus) if opened.corpus else _prepare_corpus(opened.plan or {}, Path(opened.folder), Path(opened.output))
     folder = train(opened, corpus, say=err.print)
     show({"model": str(folder)}, as_json)
@@ -40,6 +58,11 @@ def _prepare_corpus(plan: dict[str, Any], folder: Path, output: Path) -> Path:
     from scmulan.corpus.shards import MANIFEST, write_json
 
     record = output / "plan.json"
+    if not record.is_file() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(
+            f"{output / 'corpus'} is not built yet, and the processes of a run don't share that work; "
+            "build it first, with `scmulan corpus pack RECIPE` on one"
+        )
     if not (output / "corpus" / MANIFEST).is_file() or not record.is_file():
         opened = read_plan(plan, folder)
         build_corpus(opened, _tokenizer_of(opened, output / "tokenizer"), output / "corpus", say=err.print)
@@ -49,14 +72,14 @@ def _prepare_corpus(plan: dict[str, Any], folder: Path, output: Path) -> Path:
     return output / "corpus"
 
 
-def _tokenizer_of(plan: Plan, folder: Path) -> Path:
+def _tokenizer_of(plan: Plan, folder: Path, *, skip_broken: bool = False) -> Path:
     """The tokenizer that a plan names, or one made for it in ``folder``."""
     from scmulan.corpus.own_tokenizer import build_plan_tokenizer
     from scmulan.tokenizer import tokenizer_folder
 
     if plan.tokenizer.folder is not None:
         return tokenizer_folder(plan.tokenizer.folder)
-    build_plan_tokenizer(plan, folder)
+    build_plan_tokenizer(plan, folder, skip_broken=skip_broken)
     return folder
 
 
@@ -91,7 +114,7 @@ def corpus_build(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="Corpus plan.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Tokenizer or model folder, or 'default'; what the plan says if not given.")
+        Path | None, typer.Option(help="Tokenizer or model folder, or 'default', or 'demo'; what the plan says if not given.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for few cells, else one for each core.")] = None,
     engine: Annotated[str, typer.Option(help="Where the work runs: processes, or ray.")] = "processes",
@@ -102,14 +125,13 @@ def corpus_build(
     """Write data sets as sentences into Parquet shards with a manifest; run again, it goes on where it stopped."""
     from scmulan.corpus.build import build_corpus
     from scmulan.corpus.plan import read_plan
-    from scmulan.corpus.workers import ENGINES, Workers
+    from scmulan.corpus.workers import Workers
     from scmulan.tokenizer import tokenizer_folder
 
-    if engine not in ENGINES:
-        raise RecipeError(f"--engine {engine!r}: needed one of {', '.join(ENGINES)}{nearest(engine, ENGINES)}")
-    opened = read_plan(plan)
-    folder = tokenizer_folder(tokenizer) if tokenizer else _tokenizer_of(opened, output.with_name(output.name + "-tokenizer"))
     where = None if workers is None and engine == "processes" else Workers(engine=engine, count=workers or 1, address=address)
+    opened = read_plan(plan)
+    own = output.with_name(output.name + "-tokenizer")
+    folder = tokenizer_folder(tokenizer) if tokenizer else _tokenizer_of(opened, own, skip_broken=skip_broken)
     manifest = build_corpus(opened, folder, output, workers=where, skip_broken=skip_broken, say=err.print)
     found = {key: manifest[key] for key in ("cells", "tokens", "doubles")}
     show({**found, "shards": len(manifest["shards"]), "left out": len(manifest["left_out"]), "output": str(output)}, as_json)
@@ -129,9 +151,10 @@ def corpus_pack(
     from scmulan.training.ahead import pack_ahead
     from scmulan.training.recipe import read_recipe
 
+    where = Workers(engine=engine, count=workers, address=address)
     opened = read_recipe(recipe, change or [])
     corpus = Path(opened.corpus) if opened.corpus else _prepare_corpus(opened.plan or {}, Path(opened.folder), Path(opened.output))
-    show(pack_ahead(opened, corpus, epochs=epochs, workers=Workers(engine=engine, count=workers, address=address)), as_json)
+    show(pack_ahead(opened, corpus, epochs=epochs, workers=where), as_json)
 
 
 def corpus_verify(
@@ -158,6 +181,7 @@ def corpus_inspect(
     from scmulan.corpus.contents import contents_of
     from scmulan.corpus.shards import Corpus
 
+    check_picture(picture)
     corpus = Corpus(folder)
     if verify:
         corpus.verify()

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scmulan.cli.terminal import AsJson, Device, ModelName, Output, Seed, check_writable, open_model, pairs, progress, show, write_cells
+from scmulan.cli.terminal import (
+    Adapter,
+    AsJson,
+    Device,
+    ModelName,
+    Output,
+    Seed,
+    check_writable,
+    open_model,
+    pairs,
+    progress,
+    show,
+    write_cells,
+)
 from scmulan.errors import PromptError
 
 if TYPE_CHECKING:
@@ -41,6 +54,7 @@ def generate(
     least_hazard: LeastHazard = None,
     naming: Naming = "symbol",
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -49,7 +63,7 @@ def generate(
     check_writable(output)
     fields = _fields(more, organ=organ, cell_type=cell_type, organism=organism)
     how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, depth=depth, naming=naming)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with progress("generate", n) as done:
         cells = opened.generate(on_cell=done, **how, **fields)
     _finish(cells, output, as_json)
@@ -69,6 +83,7 @@ def complete(
     least_hazard: LeastHazard = None,
     naming: Naming = "symbol",
     model: ModelName = "demo",
+    adapter: Adapter = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -78,7 +93,7 @@ def complete(
     genes = _genes(gene)
     fields = _fields(more, organ=organ, cell_type=cell_type, organism=organism)
     how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, depth=depth, naming=naming)
-    opened = open_model(model, device)
+    opened = open_model(model, device, adapter)
     with progress("complete", n) as done:
         cells = opened.complete(genes, on_cell=done, **how, **fields)
     _finish(cells, output, as_json)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import weakref
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,9 @@ from scmulan.cells_on_disk import CellStore
 from scmulan.cells_stored import identity_of
 from scmulan.corpus.plan import Source, Split
 from scmulan.corpus.shards import CellRows, ShardWriter, file_hash, write_json
-from scmulan.corpus.splits import split_as_said, split_by_hash, split_by_type
+from scmulan.corpus.splits import split_as_said, split_by_hash, split_by_type, split_in_file
 from scmulan.csentence import Ragged, Vocabulary
+from scmulan.doctor_cells import fingerprints
 from scmulan.errors import CellDataError, VocabularyError
 from scmulan.fields import FieldSet
 from scmulan.genes import GeneTable
@@ -35,6 +37,7 @@ WORK = "work"
 """Folder of a corpus that holds what its building needs: the plan, a record of each source and shard, rewritten matrices."""
 OPEN_AT_ONCE = 4
 _stores: dict[tuple[Any, ...], CellStore] = {}
+_drawn: weakref.WeakKeyDictionary[CellStore, dict[Split, list[str]]] = weakref.WeakKeyDictionary()
 LEAST_GENES_TO_TELL = 20
 """Cells of fewer genes may be alike by chance, so they are never taken for doubles."""
 
@@ -143,18 +146,33 @@ def record_of(shard: Path) -> Path:
     return shard.parent / WORK / f"{shard.stem}.json"
 
 
+def number_of(file: str) -> int:
+    """The number of the source that a shard's cells are of, from the shard's name."""
+    return int(file.split("-")[1])
+
+
 def open_source(source: Source, scratch: str | Path, identity: str = "", *, is_looked_over: bool = False) -> CellStore:
-    """The store of a source; kept open for the next block of it in this process."""
+    """The store of a source; kept open for the next block of it in this process, until others or `close_sources` take its place."""
     key = (source.path, tuple(sorted(source.fields.items())), source.organism, source.layer, str(scratch), identity)
     if key not in _stores:
-        while len(_stores) >= OPEN_AT_ONCE:
-            _stores.pop(next(iter(_stores)))
-        Path(scratch).mkdir(parents=True, exist_ok=True)
-        _stores[key] = CellStore(
-            source.path, fields=source.fields, organism=source.organism, layer=source.layer, scratch=Path(scratch),
-            is_looked_over=is_looked_over,
-        )  # fmt: skip
+        close_sources(OPEN_AT_ONCE - 1)
+        _stores[key] = store_of(source, scratch, is_looked_over=is_looked_over)
     return _stores[key]
+
+
+def store_of(source: Source, scratch: str | Path, *, is_looked_over: bool = False) -> CellStore:
+    """The store of a source, opened anew; what has to be rewritten goes to ``scratch``."""
+    Path(scratch).mkdir(parents=True, exist_ok=True)
+    return CellStore(
+        source.path, fields=source.fields, organism=source.organism, layer=source.layer, scratch=Path(scratch),
+        is_looked_over=is_looked_over,
+    )  # fmt: skip
+
+
+def close_sources(most: int = 0) -> None:
+    """Close the sources that are open in this process, the oldest first, until at most so many are."""
+    while len(_stores) > most:
+        _stores.pop(next(iter(_stores))).close()
 
 
 def survey(source: Source, scratch: str, known: dict[str, Any] | None = None) -> Survey:
@@ -172,6 +190,8 @@ def survey(source: Source, scratch: str, known: dict[str, Any] | None = None) ->
         split_as_said(store.column(source.split.column, 0, store.n_cells), source.split, source.path)
     if source.split.by == "stratified":
         _stratified(store, source.path, source.split)
+    if source.split.by == "file":
+        split_in_file(source.split, store.n_cells, source.path)
     return Survey(n_cells=store.n_cells, sha256=sha256, identity=identity, findings=store.report.to_dict())
 
 
@@ -195,14 +215,14 @@ def is_built(block: Block) -> bool:
 def build_block(block: Block) -> None:
     """Write a block's shard and its record."""
     store = open_source(block.source, Path(block.folder) / WORK / "scratch", block.identity, is_looked_over=True)
-    vocabulary = _vocabulary(block.tokenizer)
-    onto = _onto(store, vocabulary)
+    vocabulary = _vocabulary(block.tokenizer, identity_of(Path(block.tokenizer)))
+    onto = vocabulary_columns(store, vocabulary)
     tally = Tally()
     total = within = 0
     with ShardWriter(block.path, FIELDS) as writer:
         for first, last in store.spans(block.first, block.last):
             counts, of_genes = store.counts(first, last, onto, vocabulary.n_genes)
-            rows = _rows(block, store, first, last, csentence.encode(counts, vocabulary, is_clean=True), fingerprints(counts))
+            rows = _rows(block, store, first, last, csentence.encode(counts, vocabulary, is_clean=True), marks_of(counts))
             writer.add(rows)
             tally.add(rows, vocabulary)
             total, within = total + of_genes, within + int(counts.data.sum(dtype=np.int64))
@@ -211,11 +231,12 @@ def build_block(block: Block) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _vocabulary(folder: str) -> Vocabulary:
+def _vocabulary(folder: str, identity: str) -> Vocabulary:
+    """The vocabulary of a tokenizer folder, read once until the folder is written anew."""
     return load_vocabulary(folder)
 
 
-def _onto(store: CellStore, vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
+def vocabulary_columns(store: CellStore, vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
     """Vocabulary column of each variable of a store, -1 for what the vocabulary lacks."""
     column_of_row = np.append(vocabulary.columns([str(symbol) for symbol in GeneTable.load().symbols]), -1).astype(np.int32)
     onto: npt.NDArray[np.int32] = column_of_row[store.gene_index]
@@ -244,18 +265,23 @@ def splits_of(block: Block, store: CellStore, first: int, last: int, labels: Fie
     split, where = block.source.split, block.source.path
     if split.by == "column":
         return split_as_said(store.column(split.column, first, last), split, where)
+    if split.by == "file":
+        return split_in_file(split, store.n_cells, where)[first:last]
     if split.by == "stratified":
         return _stratified(store, block.source.path, split)[first:last]
     datasets = [name or store.path.stem for name in labels.datasets]
     return split_by_hash(split, cell_ids=store.names(first, last), donors=labels.donors, datasets=datasets, where=where)
 
 
-@functools.lru_cache(maxsize=2)
 def _stratified(store: CellStore, path: str, split: Split) -> list[str]:
-    column = store.column_of("cell_type")
-    if column is None:
-        raise CellDataError(f"{path}: split by type, but no column of cell types is known; split by cell, or name it under fields")
-    return split_by_type(store.column(column, 0, store.n_cells), split, path)
+    """The split of all cells of a store, drawn once while it is open."""
+    drawn = _drawn.setdefault(store, {})
+    if split not in drawn:
+        column = store.column_of("cell_type")
+        if column is None:
+            raise CellDataError(f"{path}: split by type, but no column of cell types is known; split by cell, or name it under fields")
+        drawn[split] = split_by_type(store.column(column, 0, store.n_cells), split, path)
+    return drawn[split]
 
 
 def _weights(block: Block, labels: FieldSet, n_cells: int) -> npt.NDArray[np.float32]:
@@ -265,11 +291,8 @@ def _weights(block: Block, labels: FieldSet, n_cells: int) -> npt.NDArray[np.flo
     return weights
 
 
-def fingerprints(counts: sp.csr_matrix) -> npt.NDArray[np.uint64]:
-    """(C,) uint64: equal for cells of equal counts, and else by chance of 2^-64 a pair; 0 for cells of few genes."""
-    weights = np.random.default_rng(0).integers(1, 2**63, size=counts.shape[1], dtype=np.uint64)
-    terms = weights[counts.indices] * counts.data.astype(np.uint64)
-    upto = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(terms, dtype=np.uint64)])
-    found: npt.NDArray[np.uint64] = upto[counts.indptr[1:]] - upto[counts.indptr[:-1]]
+def marks_of(counts: sp.csr_matrix) -> npt.NDArray[np.uint64]:
+    """(C,) uint64: equal for cells of equal counts, as the doctor tells them; 0 for cells of few genes."""
+    found: npt.NDArray[np.uint64] = fingerprints(counts)
     found[np.diff(counts.indptr) < LEAST_GENES_TO_TELL] = 0
     return found

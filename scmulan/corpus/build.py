@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scmulan import __version__
-from scmulan.corpus.blocks import WORK, Block, Survey, Tally, build_block, is_built, record_of, survey
+from scmulan.corpus.blocks import WORK, Block, Survey, Tally, build_block, close_sources, is_built, record_of, survey
 from scmulan.corpus.duplicates import drop_rows, find_duplicates
 from scmulan.corpus.plan import Plan, Source
 from scmulan.corpus.shards import FORMAT, MANIFEST, write_json
@@ -62,7 +62,10 @@ def build_corpus(
     """
     output = Path(output)
     with told_when_full():
-        return _build(plan, Path(tokenizer_folder), output, workers, skip_broken, say)
+        try:
+            return _build(plan, Path(tokenizer_folder), output, workers, skip_broken, say)
+        finally:
+            close_sources()
 
 
 def _build(
@@ -174,10 +177,14 @@ def _shown(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:
 def _told(failures: dict[int, str], plan: Plan, partial: Path) -> str:
     messages = [failures[number] for number in sorted(failures)]
     rest = f"\n  and {len(messages) - 3:,} more" if len(messages) > 3 else ""
+    listed = ":\n  " + "\n  ".join(messages[:3]) + rest + "\n"
+    if len(messages) == len(plan.sources):
+        what = "the only source" if len(messages) == 1 else f"all {len(messages):,} sources"
+        return f"{what} could not be read{listed}Mend {'it' if len(messages) == 1 else 'them'} and run the same command again"
     return (
-        f"{len(messages):,} of {len(plan.sources):,} sources could not be read:\n  " + "\n  ".join(messages[:3]) + rest
-        + f"\nThe others are built, in {partial}: mend these and run the same command again, or leave them out with --skip-broken"
-    )  # fmt: skip
+        f"{len(messages):,} of {len(plan.sources):,} sources could not be read{listed}"
+        f"The others are built, in {partial}: mend these and run the same command again, or leave them out with --skip-broken"
+    )
 
 
 def _first(failures: dict[int, str]) -> str:
@@ -225,6 +232,7 @@ def _source_entry(source: Source, found: Survey, records: list[dict[str, Any]]) 
         "doubles": sum(record["doubles"] for record in records),
         "splits": {name: tally.splits[name] for name in ("train", "valid", "test") if tally.splits[name]},
         "weight": source.weight,
+        **({"licence": source.licence} if source.licence else {}),
         "labels": {name: sorted(values) for name, values in tally.labels.items()},
         "label_cells": {name: dict(sorted(values.items())) for name, values in tally.labels.items()},
         "depths": dict(sorted(tally.depths.items(), key=lambda item: int(item[0]))),

@@ -10,22 +10,39 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
-from scmulan.corpus.blocks import Block, open_source, splits_of
+from scmulan.corpus.blocks import Block, splits_of, store_of
 from scmulan.corpus.plan import Plan
-from scmulan.errors import CorpusError
+from scmulan.errors import CellDataError, CorpusError
 from scmulan.genes import GeneTable
 from scmulan.metadata import FIELDS, known_labels
 from scmulan.prompts import GENES, load_prompts
 from scmulan.tokenizer import build_tokenizer
 
 
-def build_plan_tokenizer(plan: Plan, folder: str | Path) -> PreTrainedTokenizerFast:
-    """Write a tokenizer folder for a plan; CorpusError when no gene is left, CellDataError for a source that can't be read."""
+def build_plan_tokenizer(plan: Plan, folder: str | Path, *, skip_broken: bool = False) -> PreTrainedTokenizerFast:
+    """Write a tokenizer folder for a plan.
+
+    Parameters
+    ----------
+    skip_broken : leave out sources that can't be read, which the building of the corpus then names
+
+    Raises
+    ------
+    CorpusError
+        When no gene is left.
+    CellDataError
+        When a source can't be read.
+    """
     table, prompts = GeneTable.load(), load_prompts()
     detected = np.zeros(len(table), dtype=np.int64)
     texts: list[str] = []
     for number in range(len(plan.sources)):
-        of_source, labels = _detection(plan, number, len(table))
+        try:
+            of_source, labels = _detection(plan, number, len(table))
+        except CellDataError:
+            if not skip_broken:
+                raise
+            continue
         detected += of_source
         for values in labels.values():
             texts += [value for value in sorted(values) if value] * 4
@@ -33,7 +50,8 @@ def build_plan_tokenizer(plan: Plan, folder: str | Path) -> PreTrainedTokenizerF
     if plan.tokenizer.most_genes:
         chosen = chosen[np.argsort(-detected[chosen], kind="stable")][: plan.tokenizer.most_genes]
     if not len(chosen):
-        raise CorpusError(f"no gene is detected in {plan.tokenizer.least_cells} training cells; lower tokenizer.least_cells")
+        least = max(plan.tokenizer.least_cells, 1)
+        raise CorpusError(f"no gene is detected in {least:,} training cells of sources that can be read; lower tokenizer.least_cells")
     texts += prompts.texts() + [label for name in FIELDS for label in known_labels(name)]
     genes = table.symbols[_ordered(chosen, detected, table.symbols, plan.tokenizer.gene_order)]
     return build_tokenizer(
@@ -51,8 +69,7 @@ def _detection(plan: Plan, number: int, n_genes: int) -> tuple[npt.NDArray[np.in
     """In how many training cells of a source each gene of the table is detected, and the source's labels."""
     source = plan.sources[number]
     detected, labels = np.zeros(n_genes, dtype=np.int64), dict[str, set[str]]()
-    with tempfile.TemporaryDirectory() as scratch:
-        store = open_source(source, scratch)
+    with tempfile.TemporaryDirectory() as scratch, store_of(source, scratch) as store:
         block = Block(source=source, number=number, first=0, last=store.n_cells, folder=scratch, tokenizer="", weights={}, identity="")
         for first, last in store.spans():
             counts, _ = store.counts(first, last, store.gene_index, n_genes)

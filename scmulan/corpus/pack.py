@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from scmulan import csentence
+from scmulan import csentence, csentence_thinning
 from scmulan.corpus.shards import CellRows
 from scmulan.csentence import Ids, Ragged
 from scmulan.errors import RecipeError
@@ -114,9 +114,9 @@ def epoch_sentences(
     if augment and packing.thin_share > 0:
         is_thinned = rng.random(len(chosen)) < packing.thin_share
         rates = np.exp(rng.uniform(np.log(packing.thin_least), 0, len(chosen)))
-        cells = csentence.thin(cells, np.where(is_thinned, rates, 1.0), seed=hash((seed, epoch)) & 0x7FFFFFFF)
+        cells = csentence_thinning.thin(cells, np.where(is_thinned, rates, 1.0), seed=hash((seed, epoch)) & 0x7FFFFFFF)
     room = np.array([packing.context - _frame_length(rows, int(row), writer) for row in chosen])
-    cells, cut = csentence.thin_to_fit(cells, room, seed=hash((seed, epoch, 1)) & 0x7FFFFFFF)
+    cells, cut = csentence_thinning.thin_to_fit(cells, room, seed=hash((seed, epoch, 1)) & 0x7FFFFFFF)
     ids = csentence.encode(cells, writer.vocabulary)
     true_depth = ~(is_thinned | cut)
     # counts above ten came back as the middle of their level, so the depth of a whole cell is taken from its own sentence

@@ -6,15 +6,18 @@
       - path: lung.h5ad                         # relative to the plan; `embedded:NAME.h5ad` is one of the shipped data sets
         fields: {organ: tissue}                 # only where the usual column names don't find it
         weight: 2                               # how often its cells are seen in training
+        licence: CC-BY-4.0                      # of the data; stands in the card of every model that learns from them
     weights: {cell_type: {platelet: 3}}         # the same by label
-    tokenizer: {least_cells: 10, text_size: 700, gene_order: rising}   # or `default`, or a folder
+    tokenizer: {least_cells: 10, text_size: 700, gene_order: rising}   # or a folder, `default` or `demo`
 
-A split is fixed by hash of cell, donor or data set, drawn by type as scikit-learn does (``stratified``), or read from a column.
+A split is fixed by hash of cell, donor or data set, drawn by type as scikit-learn does (``stratified``), or read from a column or
+a file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -27,10 +30,12 @@ from scmulan import assets
 from scmulan.cells_stored import is_zarr
 from scmulan.errors import RecipeError, nearest
 from scmulan.metadata import FIELDS, canonical
+from scmulan.tokenizer import SHIPPED
 
 EMBEDDED = "embedded:"
-SPLIT_BY = ("cell", "donor", "dataset", "stratified", "column")
+SPLIT_BY = ("cell", "donor", "dataset", "stratified", "column", "file")
 GENE_ORDERS = ("rising", "falling", "alphabetical")
+LEAST_TEXT = 256  # a piece of text for each byte
 KEYS = ("defaults", "sources", "weights", "tokenizer", "deduplicate")
 
 
@@ -40,13 +45,15 @@ class Split:
 
     Attributes
     ----------
-    by : ``cell``, ``donor`` or ``dataset`` (fixed by hash), ``stratified`` (by cell type, drawn with ``seed``), or ``column``
+    by : ``cell``, ``donor`` or ``dataset`` (fixed by hash), ``stratified`` (by cell type, drawn with ``seed``), ``column`` or ``file``
     column : the column of ``obs`` that says train, valid or test
+    file : a text file that says it, a line a cell, in the order of the source
     valid, test : shares held out
     """
 
     by: str = "cell"
     column: str = "split"
+    file: str | None = None
     valid: float = 0.0
     test: float = 0.1
     seed: int = 0
@@ -54,7 +61,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One data set of a plan; ``weight`` is how often its cells are seen beside those of other sources."""
+    """One data set of a plan; ``weight`` is how often its cells are seen beside those of other sources, ``licence`` that of the data."""
 
     path: str
     fields: dict[str, str] = field(default_factory=dict)
@@ -62,6 +69,7 @@ class Source:
     layer: str | None = None
     split: Split = field(default_factory=Split)
     weight: float = 1.0
+    licence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +167,9 @@ def _sources_of(entry: Any, defaults: dict[str, Any], at: str, folder: Path) -> 
     fields = source.fields
     if not isinstance(fields, Mapping) or not all(isinstance(text, str) for pair in fields.items() for text in pair):
         raise RecipeError(f"{at}: fields is {source.fields!r}; needed a mapping of field to column, {{organ: tissue}}")
+    for name, example in (("organism", "human"), ("layer", "raw_counts"), ("licence", "CC-BY-4.0")):
+        if not isinstance(getattr(source, name), str | None):
+            raise RecipeError(f"{at}: {name} is {getattr(source, name)!r}; needed a text, for example {example}")
     if source.weight < 0:
         raise RecipeError(f"{at}: weight is {source.weight:g}; needed 0 or more")
     for path in _paths(source.path, at, folder):
@@ -202,15 +213,23 @@ def _read_split(where: str, given: Any) -> Split:
         raise RecipeError(f"{where}: by {split.by!r}: needed one of {', '.join(SPLIT_BY)}{nearest(str(split.by), SPLIT_BY)}")
     if split.valid < 0 or split.test < 0 or not split.valid + split.test < 1:
         raise RecipeError(f"{where}: valid {split.valid:g} and test {split.test:g}; needed shares that leave some cells to train on")
+    if (split.file is not None) != (split.by == "file"):
+        raise RecipeError(f"{where}: by {split.by} and file {split.file!r}; needed `by: file` and the path of a text file, or neither")
     if not isinstance(split.column, str):
         raise RecipeError(f"{where}: column is {split.column!r}; needed the name of a column of obs")
     return split
 
 
 def _read_tokenizer(where: str, given: Any, folder: Path) -> TokenizerPlan:
-    if isinstance(given, str):
-        return TokenizerPlan(folder=given if given == "default" else str(folder / given))
-    plan: TokenizerPlan = _fill(TokenizerPlan, where, given or {})
+    plan: TokenizerPlan = _fill(TokenizerPlan, where, {"folder": given} if isinstance(given, str) else given or {})
+    for name, least in (("least_cells", 0), ("most_genes", 1), ("text_size", LEAST_TEXT)):
+        value = getattr(plan, name)
+        if value is not None and value < least:
+            raise RecipeError(f"{where}: {name} is {value}; needed {least} or more")
+    if plan.folder is not None:
+        if not isinstance(plan.folder, str) or not plan.folder:
+            raise RecipeError(f"{where}: folder is {plan.folder!r}; needed a text: a tokenizer folder, or {' or '.join(SHIPPED)}")
+        plan = dataclasses.replace(plan, folder=plan.folder if plan.folder in SHIPPED else str(folder / plan.folder))
     if plan.gene_order not in GENE_ORDERS:
         raise RecipeError(f"{where}.gene_order {plan.gene_order!r}: needed one of {', '.join(GENE_ORDERS)}")
     return plan
@@ -228,7 +247,7 @@ def _read_weights(where: str, given: Any) -> dict[str, dict[str, float]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _fill(cls: type[Any], where: str, given: Any) -> Any:
@@ -242,6 +261,8 @@ def _fill(cls: type[Any], where: str, given: Any) -> Any:
         kind = str(known[key].type).split(" | ")
         if kind[0] in ("int", "float") and not (_is_number(value) or (value is None and "None" in kind)):
             raise RecipeError(f"{where}: {key} is {value!r}; needed a number")
+        if kind[0] == "int" and value is not None and not isinstance(value, int):
+            raise RecipeError(f"{where}: {key} is {value!r}; needed a whole number")
     for key, entry in known.items():
         if key not in given and entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
             raise RecipeError(f"{where}: no {key}; needed one")

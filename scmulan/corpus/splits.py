@@ -1,9 +1,10 @@
-"""Which cells are trained on and which are held out: fixed by hash, drawn by type, or read from a column."""
+"""Which cells are trained on and which are held out: fixed by hash, drawn by type, or read from a column or a file."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -53,9 +54,22 @@ def split_by_type(labels: Sequence[str | None], split: Split, where: str) -> lis
     return [str(name) for name in said]
 
 
+def split_in_file(split: Split, n_cells: int, where: str) -> list[str]:
+    """The split that a text file says, a line a cell; CellDataError where it has other lines than the source has cells."""
+    path = Path(split.file or "")
+    try:
+        said = path.read_text().split()
+    except OSError as error:
+        raise CellDataError(f"{where}: split by file, but {path}: {error.strerror}") from None
+    if len(said) != n_cells:
+        raise CellDataError(f"{where}: {path} has {len(said):,} lines for {n_cells:,} cells; needed a line a cell")
+    return split_as_said(said, split, where)
+
+
 def split_as_said(column: Sequence[str | None], split: Split, where: str) -> list[str]:
     """The split that a column of ``obs`` says; CellDataError where it says something else."""
     wrong = sorted({str(value) for value in column} - set(SPLITS))
     if wrong:
-        raise CellDataError(f"{where}: obs[{split.column!r}] says {some(wrong)}; needed {', '.join(SPLITS)}")
+        at = f"obs[{split.column!r}]" if split.file is None else split.file
+        raise CellDataError(f"{where}: {at} says {some(wrong)}; needed {', '.join(SPLITS)}")
     return [str(value) for value in column]

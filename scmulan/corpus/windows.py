@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def windows_of(corpus: Corpus, most_cells: int, *, seed: int, epoch: int) -> lis
 def window_packs(corpus: Corpus, window: Window, writer: SentenceWriter, packing: Packing, *, seed: int) -> Packs:
     """The packs of a window: read from its file where there is one, else made."""
     found = _read(folder_of(corpus, writer, packing, seed) / window.name)
-    return found or _made(corpus, window, writer, packing, seed)
+    return found if found is not None else _made(corpus, window, writer, packing, seed)
 
 
 def _made(corpus: Corpus, window: Window, writer: SentenceWriter, packing: Packing, seed: int) -> Packs:
@@ -86,16 +87,24 @@ def write_window(corpus: Corpus, window: Window, writer: SentenceWriter, packing
         partial = folder / f"{window.name}.{os.getpid()}-{os.urandom(4).hex()}.partial"
         partial.mkdir(parents=True)
         ends = np.cumsum([len(bounds) for bounds in packs.bounds]).astype(np.int64)
-        flat: tuple[npt.NDArray[Any], ...] = (packs.ids, packs.parts, np.concatenate(packs.bounds), np.concatenate(packs.tasks), ends)
+        bounds, tasks = np.concatenate([np.zeros(0, np.int32), *packs.bounds]), np.concatenate([np.zeros(0, np.uint8), *packs.tasks])
+        flat: tuple[npt.NDArray[Any], ...] = (packs.ids, packs.parts, bounds, tasks, ends)
         for name, array in zip(PARTS, flat, strict=True):
             np.save(partial / f"{name}.npy", array)
             with open(partial / f"{name}.npy", "rb") as handle:
                 os.fsync(handle.fileno())
         hashes = {name: file_hash(partial / f"{name}.npy") for name in PARTS}
+        shutil.rmtree(place, ignore_errors=True)  # without a record, where a run was killed between the two
         partial.rename(place)
         write_json(record, {"window": window.name, "packs": len(packs), "fill": round(packs.fill, 4), "sha256": hashes})
     content: dict[str, Any] = json.loads(record.read_text())
     return content
+
+
+def clear_partial(corpus: Corpus, writer: SentenceWriter, packing: Packing, seed: int) -> None:
+    """Remove what runs that were killed left half written under these settings."""
+    for left in folder_of(corpus, writer, packing, seed).glob("*.partial"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def write_manifest(corpus: Corpus, writer: SentenceWriter, packing: Packing, seed: int, windows: Sequence[dict[str, Any]]) -> Path:
@@ -125,7 +134,7 @@ def _read(place: Path) -> Packs | None:
         return None
     try:
         ids, parts, bounds, tasks, ends = (np.load(place / f"{name}.npy", mmap_mode="r") for name in PARTS)
-        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        starts = np.concatenate([[0], ends])[:-1].astype(np.int64)
         # a pack of n sentences has n + 1 bounds and n tasks, so the tasks of pack k start k places earlier
         spans = [(int(start), int(end), number) for number, (start, end) in enumerate(zip(starts, ends, strict=True))]
         return Packs(

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from scmulan.errors import CorpusError, EngineError, ScmulanError
+from scmulan.errors import CorpusError, EngineError, RecipeError, ScmulanError, nearest
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -48,6 +48,10 @@ class Workers:
     engine: str = "processes"
     count: int = 1
     address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise RecipeError(f"engine {self.engine!r}: needed one of {', '.join(ENGINES)}{nearest(self.engine, ENGINES)}")
 
     def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[Task, Result | Failure]]:
         """Results with their tasks, as they are done."""

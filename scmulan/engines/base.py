@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from scmulan.adapters_folder import Adapter
 from scmulan.csentence import Ids
 from scmulan.decoding.sampling import Sampling
 
@@ -37,6 +38,14 @@ class CellRequest:
 
 class Engine(Protocol):
     """Ids in, ids out."""
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Load an adapter under a name, beside those there are, and use it."""
+        ...
+
+    def use_adapter(self, name: str | None) -> None:
+        """Answer with one of the adapters from now on, or with none."""
+        ...
 
     def generate(self, requests: Sequence[CellRequest], sampling: Sampling, *, on_cell: Advance | None = None) -> list[Ids]:
         """One cell a request, from ``<cell>`` to ``</cell>``."""

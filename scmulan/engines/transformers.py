@@ -16,6 +16,8 @@ from transformers import DynamicCache, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
+from scmulan.adapters import use_adapter
+from scmulan.adapters_folder import Adapter, load_adapter
 from scmulan.automaton import CellAutomaton, legal_targets
 from scmulan.csentence import BOUNDS, Ids
 from scmulan.decoding.sampling import Sampling, draw, uniform_draws
@@ -26,6 +28,8 @@ from scmulan.model import Checkpoint
 from scmulan.training.loss import legal_cross_entropy, plan_chunks
 
 GROUPED = "scmulan_grouped"
+LIKE_QWEN3 = ("qwen3", "qwen2", "llama")
+"""Model types whose layers are those of Qwen3, with or without a norm of the keys; of others every layer is run whole."""
 SCORE_TOKENS = 8192
 WORD_ROWS = 128
 GENERATE_ROWS = 64
@@ -74,6 +78,17 @@ def grouped_attention(
     return out_BHTD.transpose(1, 2).contiguous(), None
 
 
+def device_of(name: str) -> torch.device:
+    """A device by name; EngineError where there is none of that name, or it can't be used here."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each of them, by device and build
+        found = str(error).strip().splitlines()[0]
+        raise EngineError(f"device {name!r} can't be used here ({found}); give cpu, or a device that this torch was built for") from None
+    return device
+
+
 class TransformersEngine:
     """Runs a checkpoint in this process.
 
@@ -85,13 +100,25 @@ class TransformersEngine:
 
     def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype | None = None):
         ALL_ATTENTION_FUNCTIONS.register(GROUPED, grouped_attention)
-        self.vocabulary, self.context, self.device = checkpoint.vocabulary, checkpoint.context, torch.device(device)
+        self.vocabulary, self.context, self.device = checkpoint.vocabulary, checkpoint.context, device_of(device)
         self.dtype = dtype or best_dtype(device)
         self.lm = checkpoint.model.to(device=self.device, dtype=self.dtype).eval()
         self.lm.set_attn_implementation(GROUPED)
         self.body: Any = self.lm.model
         self.output_VD: torch.Tensor = self.lm.get_output_embeddings().weight
         self._outputs: dict[int, torch.Tensor] = {}
+        self._adapted: Any = None
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Put an adapter beside the layers, and let it work; those there before stay, and wait."""
+        self._adapted = load_adapter(self.lm, adapter, name, self._adapted, dtype=self.dtype)
+
+    def use_adapter(self, name: str | None) -> None:
+        """Let one of the adapters work, or the model as it is without any."""
+        if self._adapted is not None:
+            use_adapter(self._adapted, name)
+        elif name is not None:
+            raise EngineError(f"adapter {name!r}: none is loaded; load it with scmulan.load(..., adapter=FOLDER)")
 
     def output_from(self, column: int) -> torch.Tensor:
         """Output matrix without the genes before a column; (V - column, D)."""
@@ -187,7 +214,7 @@ class TransformersEngine:
         """Keys and values of ids that nothing is asked at; of the last layer no more than those is made."""
         body, last = self.body, self.body.layers[-1]
         attention = last.self_attn
-        if not all(hasattr(attention, name) for name in ("k_proj", "v_proj", "k_norm", "head_dim")):  # not a stock Qwen3
+        if self.lm.config.model_type not in LIKE_QWEN3:
             body(input_ids=ids_BT, past_key_values=cache, use_cache=True)
             return
         place_1T = torch.arange(ids_BT.shape[1], device=self.device)[None]
@@ -199,7 +226,8 @@ class TransformersEngine:
             )
         states = last.input_layernorm(states)
         shape = (*states.shape[:-1], -1, attention.head_dim)
-        keys = attention.k_norm(attention.k_proj(states).view(shape)).transpose(1, 2)
+        keys = attention.k_proj(states).view(shape)
+        keys = (attention.k_norm(keys) if hasattr(attention, "k_norm") else keys).transpose(1, 2)
         values = attention.v_proj(states).view(shape).transpose(1, 2)
         keys, _ = apply_rotary_pos_emb(keys, keys, *turns)
         cache.update(keys, values, attention.layer_idx)

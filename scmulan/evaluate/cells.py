@@ -152,7 +152,7 @@ def predict(model: Model, cells: Cells, say: OnProgress, what: str, *, by: str =
 
 def reserve(model: Model) -> int:
     """Ids kept free for fields and an answer, as the model's own tasks keep them."""
-    return min(112, model.checkpoint.context // 4)
+    return model.opened.reserve()
 
 
 def counter(say: OnProgress, what: str, total: int) -> Callable[[int], None]:

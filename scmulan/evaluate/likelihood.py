@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from scmulan import csentence
+from scmulan import csentence, csentence_thinning
 from scmulan.csentence import LEVEL_FLOORS
 from scmulan.evaluate.cells import MODEL, Ground, OnProgress, counter, fields_of, reserve
 from scmulan.measures import baselines
@@ -74,7 +74,7 @@ def _likelihood(
     say: OnProgress,
 ) -> Likelihood:
     """Nats of cells (C, V) under a panel of the genes ``kept`` (V,), which alone have counts."""
-    cells, _ = csentence.thin_to_fit(cells, model.checkpoint.context - reserve(model))
+    cells, _ = csentence_thinning.thin_to_fit(cells, model.checkpoint.context - reserve(model))
     ids = csentence.encode(cells, model.vocabulary)
     ready = dataclasses.replace(model.read(ground.held_out, reserve=reserve(model)), ids=ids, counts=cells, panel=kept)
     nats = model.nats(ready, fields_of(model, ground.held_out), on_cell=counter(say, "likelihood", len(ids)))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scmulan.corpus.pack import Packing
-from scmulan.corpus.shards import Corpus
-from scmulan.corpus.windows import Window, windows_of, write_manifest, write_window
+from scmulan.corpus.shards import MANIFEST, Corpus, file_hash
+from scmulan.corpus.windows import Window, clear_partial, windows_of, write_manifest, write_window
 from scmulan.corpus.workers import Failure, Workers
 from scmulan.errors import CorpusError
 from scmulan.prompts import SentenceWriter, load_prompts
@@ -24,6 +24,7 @@ class _Task:
     """A window to be written."""
 
     corpus: str
+    manifest_sha256: str
     window: Window
     packing: Packing
     seed: int
@@ -39,7 +40,8 @@ def pack_ahead(
     dict
         Windows, packs, the share of their places that hold an id, and the folders.
     """
-    corpus, writer = _opened(str(corpus_folder))
+    manifest_sha256 = file_hash(Corpus(corpus_folder).folder / MANIFEST)
+    corpus, writer = _opened(str(corpus_folder), manifest_sha256)
     cells, tokens = training_size(corpus, recipe.packing.context)
     if not cells:
         raise CorpusError(f"{corpus.folder}: no cell in the train split; change the plan's split")
@@ -47,7 +49,8 @@ def pack_ahead(
     for epoch in range(epochs):
         packing = packing_of(recipe, tokens, epoch)
         windows = windows_of(corpus, packing.window_cells, seed=recipe.seed, epoch=epoch)
-        tasks += [_Task(str(corpus_folder), window, packing, recipe.seed) for window in windows]
+        clear_partial(corpus, writer, packing, recipe.seed)
+        tasks += [_Task(str(corpus_folder), manifest_sha256, window, packing, recipe.seed) for window in windows]
     records: dict[str, tuple[_Task, dict[str, Any]]] = {}
     for task, result in workers.run(_write, tasks):
         if isinstance(result, Failure):
@@ -66,11 +69,12 @@ def pack_ahead(
 
 
 def _write(task: _Task) -> dict[str, Any]:
-    corpus, writer = _opened(task.corpus)
+    corpus, writer = _opened(task.corpus, task.manifest_sha256)
     return write_window(corpus, task.window, writer, task.packing, seed=task.seed)
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(folder: str) -> tuple[Corpus, SentenceWriter]:
+def _opened(folder: str, manifest_sha256: str) -> tuple[Corpus, SentenceWriter]:
+    """A corpus and what writes its sentences, read once until the corpus is built anew."""
     tokenizer = Path(folder) / "tokenizer"
     return Corpus(folder), SentenceWriter(load_tokenizer(tokenizer), load_vocabulary(tokenizer), load_prompts())

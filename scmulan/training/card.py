@@ -37,7 +37,7 @@ def training_card(
     return {
         "format": 1,
         "scmulan": __version__,
-        "parameters": n_parameters(lm),
+        "parameters": sum(p.numel() for p in lm.parameters() if p.requires_grad) if recipe.adapter else n_parameters(lm),
         "context": int(lm.config.max_position_embeddings),
         "steps": step + start.get("steps", 0),
         "tokens": tokens + start.get("tokens", 0),

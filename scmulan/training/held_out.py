@@ -11,7 +11,7 @@ import torch
 
 from scmulan.corpus.pack import Packs, counts_of, epoch_packs, training_tasks
 from scmulan.corpus.shards import CellRows, Corpus
-from scmulan.prompts import SentenceWriter
+from scmulan.prompts import CELL_PARTS, FRAME, SentenceWriter
 from scmulan.training.packed import PackedLM
 from scmulan.training.parallel import Parallel
 from scmulan.training.recipe import Recipe
@@ -61,13 +61,15 @@ class HeldOut:
     per_sentence: dict[str, float] = field(default_factory=dict)
 
     def line(self) -> str:
-        cell = self.per_sentence.get("generate/cell", float("nan"))
+        cell = self.per_sentence.get("generate/cell")
         labels = [
             f"{name.split('/')[1]} {value:.2f}"
             for name, value in self.per_sentence.items()
-            if name.startswith("annotate/") and name.split("/")[1] != "cell"
+            if name.startswith("annotate/") and name.split("/")[1] not in (*CELL_PARTS, FRAME, "cell")
         ]
-        return f"held out: loss {self.loss:.4f}; {cell:,.0f} nats a cell given its fields; annotate {', '.join(labels)} nats a label"
+        cells = [f"{cell:,.0f} nats a cell given its fields"] if cell is not None else []
+        answers = [f"annotate {', '.join(labels)} nats a label"] if labels else []
+        return "; ".join([f"held out: loss {self.loss:.4f}", *cells, *answers])
 
 
 def evaluate(

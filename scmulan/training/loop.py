@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerFast
 
+from scmulan.adapters_folder import base_of, save_adapter
 from scmulan.corpus.pack import Packing
 from scmulan.corpus.shards import Corpus
 from scmulan.csentence import Vocabulary
@@ -38,6 +39,7 @@ from scmulan.training.parallel import Parallel
 from scmulan.training.recipe import Recipe, packing_of
 from scmulan.training.seen import training_size
 from scmulan.training.stream import Cursor, PackStream, StepFeeder, StepInputs
+from scmulan.training.unmet import spread_unmet
 from scmulan.training.watch import EndRequest, LossWatch
 
 Say = Callable[[str], None]
@@ -66,7 +68,7 @@ def pretrain(
     Returns
     -------
     Path
-        The model folder, ``output/model``.
+        The model folder, ``output/model``, or that of the adapter, ``output/adapter``.
 
     Raises
     ------
@@ -116,7 +118,7 @@ class Run:
 
     def _prepare_model(self, loss_of: Loss) -> None:
         start = model_of(self.recipe, self.corpus, self.writer)
-        self.lm, self.start_card = start.lm, start.card
+        self.lm, self.start_card, self.adapted = start.lm, start.card, start.adapted
         self.packed = PackedLM(self.lm, self.vocabulary, loss_of)
         self.module = self.parallel.wrap(self.packed, compiled=self.recipe.compile)
         self.optimizers = make_optimizers(self.packed, self.recipe)
@@ -291,7 +293,7 @@ class Run:
     # -- the model --------------------------------------------------------------------------------------------------------
 
     def _write_model(self) -> Path:
-        folder, step = self.output / "model", self.step
+        folder, step = self.output / ("model" if self.adapted is None else "adapter"), self.step
         best = checkpoints.newest_whole(self.output / "best") if self.recipe.keep_best else None
         if best is not None and self.best:
             state, progress, _ = best
@@ -301,10 +303,24 @@ class Run:
         if self.parallel.is_main:
             curve = [line for line in curve_lines(self.curve_file) if line["step"] <= step]
             tokens = curve[-1]["tokens"] if curve else self.tokens
-            card = training_card(self.recipe, self.lm, self.corpus, curve, start=self.start_card, step=step, tokens=tokens)
-            save_checkpoint(folder, self.lm, self.tokenizer_folder, card, state=_without("lm.", state))
+            start = self.start_card if self.adapted is None else {}
+            card = training_card(self.recipe, self.lm, self.corpus, curve, start=start, step=step, tokens=tokens)
+            if self.adapted is None:
+                save_checkpoint(folder, self.lm, self.tokenizer_folder, card, state=self._spread(_without("lm.", state)))
+            else:
+                base = base_of(self.start_card, str(self.recipe.model.start))
+                save_adapter(folder, self.adapted, base, card, state=_without("lm.", state))
         self.parallel.wait()
         return folder
+
+    def _spread(self, weights: dict[str, Any]) -> dict[str, Any]:
+        """Weights to be written; where the model is new, words and genes that its corpus never meets have rows of their own."""
+        if self.recipe.model.start is not None:
+            return weights
+        names = ["model.embed_tokens.weight", *([] if self.lm.config.tie_word_embeddings else ["lm_head.weight"])]
+        spread = {name: weights[name].clone() for name in names}
+        spread_unmet(list(spread.values()), self.corpus, self.writer, seed=self.recipe.seed)
+        return weights | spread
 
 
 def _without(prefix: str, state: dict[str, Any]) -> dict[str, Any]:

@@ -231,23 +231,24 @@ class LegalCrossEntropy(torch.autograd.Function):
         nats_T = torch.zeros(len(hidden_TD), dtype=torch.float32, device=hidden_TD.device)
         hidden, weight = hidden_TD.detach().to(dtype), weight_VD.detach().to(dtype)
         grad_hidden = torch.zeros_like(hidden_TD, dtype=torch.float32) if needs_grad else None
-        grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_grad else None
+        grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if ctx.needs_input_grad[1] else None  # None below an adapter
         for chunk in chunks:
             chunk = _moved(chunk, hidden.device)
             spans = ((first_gene + chunk.first, first_gene + chunk.last),) if isinstance(chunk, HazardChunk) else chunk.spans
             rows_ND = hidden[chunk.at]
             logits = torch.cat([rows_ND @ weight[first:last].T for first, last in spans], dim=1).float()
             nats_T[chunk.at] += _hazard_nats(logits, chunk, panel_G) if isinstance(chunk, HazardChunk) else _softmax_nats(logits, chunk)
-            if grad_hidden is None or grad_weight is None:
+            if grad_hidden is None:
                 continue
             logits.mul_(weights_T[chunk.at][:, None])
             slope, start = logits.to(dtype), 0
             for first, last in spans:
                 part = slope[:, start : start + last - first]
                 grad_hidden[chunk.at] += (part @ weight[first:last]).float()
-                grad_weight[first:last] += (part.T @ rows_ND).float()
+                if grad_weight is not None:
+                    grad_weight[first:last] += (part.T @ rows_ND).float()
                 start += last - first
-        ctx.save_for_backward(*(grad for grad in (grad_hidden, grad_weight) if grad is not None))
+        ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = (hidden_TD.dtype, weight_VD.dtype)
         ctx.mark_non_differentiable(nats_T)
         return (nats_T * weights_T).sum(), nats_T
@@ -255,7 +256,8 @@ class LegalCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_sum: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return (grad_hidden * grad_sum).to(ctx.dtypes[0]), (grad_weight * grad_sum).to(ctx.dtypes[1]), None, None, None, None, None
+        of_weight = None if grad_weight is None else (grad_weight * grad_sum).to(ctx.dtypes[1])
+        return (grad_hidden * grad_sum).to(ctx.dtypes[0]), of_weight, None, None, None, None, None
 
 
 def legal_cross_entropy(

@@ -1,15 +1,17 @@
-"""The model that a recipe begins with: new from a preset, or of a folder to go on from."""
+"""The model that a recipe begins with: new from a preset, of a folder to go on from, or any Hugging Face causal LM."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from scmulan.adapters import attach
 from scmulan.corpus.shards import Corpus
 from scmulan.errors import EngineError
 from scmulan.model import load_checkpoint, new_model, start_genes_by_detection
+from scmulan.model_start import is_foreign, start_from_hf
 from scmulan.prompts import SentenceWriter
 from scmulan.training import attention
 from scmulan.training.dropout import add_dropout
@@ -19,14 +21,21 @@ from scmulan.training.seen import detection
 
 @dataclass(frozen=True)
 class StartModel:
-    """A model in training mode, and the card of the one it goes on from (empty when there is none)."""
+    """A model in training mode.
+
+    Attributes
+    ----------
+    card : of the model it goes on from; empty when there is none
+    adapted : its ``PeftModel``, where an adapter is trained
+    """
 
     lm: PreTrainedModel
     card: dict[str, Any] = field(default_factory=dict)
+    adapted: Any = None
 
 
 def model_of(recipe: Recipe, corpus: Corpus, writer: SentenceWriter) -> StartModel:
-    """The model that a recipe begins with, its attention that of packs.
+    """The model that a recipe begins with, its attention that of packs; with an adapter, nothing else of it is trained.
 
     Raises
     ------
@@ -36,6 +45,8 @@ def model_of(recipe: Recipe, corpus: Corpus, writer: SentenceWriter) -> StartMod
     settings = recipe.model
     start = _new(recipe, corpus, writer) if settings.start is None else _of_folder(settings.start, recipe, corpus)
     attention.register()
+    if recipe.adapter is not None:
+        start = replace(start, adapted=attach(start.lm, recipe.adapter))
     start.lm.set_attn_implementation(attention.PACKED)
     add_dropout(start.lm, settings.dropout)
     if recipe.checkpoint_activations:
@@ -53,6 +64,13 @@ def _new(recipe: Recipe, corpus: Corpus, writer: SentenceWriter) -> StartModel:
 
 
 def _of_folder(name: str, recipe: Recipe, corpus: Corpus) -> StartModel:
+    if is_foreign(name) and recipe.adapter is not None:
+        raise EngineError(
+            f"model.start {name}: an adapter stands on a model that has cell tokens, and this one has none yet; "
+            "make one with `scmulan start`, train it whole (adapter: null), and then adapters on it"
+        )
+    if is_foreign(name):
+        return StartModel(start_from_hf(name, corpus.folder / "tokenizer", context=recipe.packing.context, seed=recipe.seed))
     found = load_checkpoint(name)
     if found.card["tokenizer_sha256"] != corpus.manifest["tokenizer_sha256"]:
         raise EngineError(f"model.start {name}: its tokenizer is not that of {corpus.folder}; build the corpus with that model's tokenizer")

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.parallel import DistributedDataParallel
 
-from scmulan.errors import RecipeError
+from scmulan.errors import CheckpointError, RecipeError, some
 from scmulan.training.packed import PackedLM
 
 Optimizers = list[torch.optim.Optimizer]
@@ -117,7 +117,11 @@ class Parallel:
 
     def model_state(self, module: PackedLM) -> dict[str, Any]:
         """Trainable tensors whole and on the CPU, by name; empty on all processes but the first under FSDP2."""
-        return dict(whole_state.get_model_state_dict(module, options=_options()))
+        trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        if self.strategy != "fsdp2":  # each process holds it whole; layers in 8 bits have states that are no tensors of theirs
+            return {name: parameter.detach().cpu() for name, parameter in trained.items()}
+        whole = whole_state.get_model_state_dict(module, options=_options())
+        return {name: tensor for name, tensor in whole.items() if name in trained}  # a tied matrix has a second name
 
     def optimizer_state(self, module: PackedLM, optimizers: Optimizers) -> dict[str, Any]:
         """States of all optimizers whole and on the CPU, by parameter name."""
@@ -125,9 +129,23 @@ class Parallel:
 
     def load(self, module: PackedLM, optimizers: Optimizers, state: Mapping[str, Any]) -> None:
         """Take in what ``model_state`` and ``optimizer_state`` gave, on however many processes that was."""
-        whole_state.set_model_state_dict(module, dict(state["model"]), options=_options(strict=False))
+        if self.strategy == "fsdp2":
+            whole_state.set_model_state_dict(module, dict(state["model"]), options=_options(strict=False))
+        else:
+            _put(module, state["model"])
         if "optimizers" in state:
             whole_state.set_optimizer_state_dict(module, optimizers, dict(state["optimizers"]), options=_options())
+
+
+def _put(module: PackedLM, state: Mapping[str, torch.Tensor]) -> None:
+    """Copy trained tensors into a module that holds them whole; CheckpointError when it trains others."""
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    lacking = sorted(set(trained) - set(state))
+    if lacking:
+        raise CheckpointError(f"the checkpoint has no {some(lacking)}; it is of another model")
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(state[name])
 
 
 def _options(*, strict: bool = True) -> whole_state.StateDictOptions:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from scmulan import assets
+from scmulan.adapters import AdapterRecipe
 from scmulan.corpus.pack import Packing
 from scmulan.errors import RecipeError, nearest
 
@@ -21,7 +22,8 @@ class ModelRecipe:
 
     Attributes
     ----------
-    start : a model folder to go on from, with fresh optimizers; its tokenizer has to be the corpus's
+    start : a model folder to go on from, with fresh optimizers; its tokenizer has to be the corpus's. Or the folder of a Hugging Face
+        causal LM (a Qwen, a Llama), whose tokenizer the corpus's extends (``scmulan tokenizer extend``)
     preset : a name of ``scmulan.model.PRESETS``, from scratch, where there is no ``start``
     gene_start : how gene embeddings begin: ``detection`` (Fourier features of cumulative detection) or ``random``
     dropout : share of the embeddings and of what each layer adds that is dropped in training
@@ -97,6 +99,7 @@ class Recipe:
     output : folder that gets tokenizer, corpus, checkpoints, the curve and the model
     plan : corpus plan, as in ``scmulan corpus build``; or
     corpus : a corpus folder that exists
+    adapter : an adapter on ``model.start``, which alone is trained; all weights are when not given
     steps : optimizer steps
     packs_per_step : packs that make one step, over all processes; or
     tokens_per_step : places of ids that make one step, rounded to whole packs
@@ -120,6 +123,7 @@ class Recipe:
     packing: Packing = field(default_factory=Packing)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)
+    adapter: AdapterRecipe | None = None
     steps: int = 1000
     packs_per_step: int | None = None
     tokens_per_step: int | None = None
@@ -142,6 +146,8 @@ class Recipe:
             raise RecipeError(
                 "the recipe needs either `plan:` (sources to build a corpus from) or `corpus:` (a folder that exists), not both"
             )
+        if self.adapter is not None and self.model.start is None:
+            raise RecipeError("adapter: needed a model that it stands on; give its folder as model.start")
         if self.precision not in ("bf16", "no"):
             raise RecipeError(f"precision {self.precision!r}: needed bf16 or no")
         if self.packs_per_step is not None and self.tokens_per_step is not None:
@@ -175,6 +181,16 @@ def packing_of(recipe: Recipe, tokens_per_epoch: float, epoch: int) -> Packing:
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from YAML with ``key=value`` overrides (dots reach inside); relative names are also looked for among the shipped ones."""
+    given, where, folder = read_plain(path, overrides)
+    try:
+        recipe: Recipe = fill(Recipe, given | {"folder": folder}, where)
+    except RecipeError as error:  # of the values together, it does not know the file
+        raise RecipeError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+    return recipe
+
+
+def read_plain(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str, str]:
+    """A recipe file's plain data with its overrides, where it was found, and its folder."""
     path = Path(path)
     if not path.is_file() and not path.is_absolute():
         shipped = assets.path("training")
@@ -183,14 +199,13 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         given = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}; give the path of a recipe, for example training/demo.yaml") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not YAML ({error})") from None
     if not isinstance(given, dict):
         raise RecipeError(f"{path} holds {type(given).__name__}: needed a mapping, as in training/demo.yaml")
     for override in overrides:
         _override(given, override)
-    recipe: Recipe = fill(Recipe, given | {"folder": str(path.parent)}, str(path))
-    return recipe
+    return given, str(path), str(path.parent)
 
 
 def _override(given: dict[str, Any], override: str) -> None:
@@ -209,7 +224,13 @@ def _override(given: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override}: not YAML") from None
 
 
-STAGES: dict[str, type[Any]] = {"model": ModelRecipe, "packing": Packing, "optimizer": OptimizerRecipe, "loss": LossRecipe}
+STAGES: dict[str, type[Any]] = {
+    "model": ModelRecipe,
+    "packing": Packing,
+    "optimizer": OptimizerRecipe,
+    "loss": LossRecipe,
+    "adapter": AdapterRecipe,
+}
 
 
 def fill(cls: type[Any], given: Mapping[str, Any], where: str) -> Any:
@@ -219,7 +240,7 @@ def fill(cls: type[Any], given: Mapping[str, Any], where: str) -> Any:
     for key, value in given.items():
         if key not in known:
             raise RecipeError(f"{where}: unknown key {key!r}{nearest(str(key), list(known))}; known: {', '.join(known)}")
-        if cls is Recipe and key in STAGES:
+        if cls is Recipe and key in STAGES and not (key == "adapter" and value is None):
             if not isinstance(value or {}, Mapping):
                 raise RecipeError(f"{where}: {key} is {value!r}: needed a mapping")
             values[key] = fill(STAGES[key], value or {}, f"{where}: {key}")

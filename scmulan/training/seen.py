@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,12 @@ def detection(corpus: Corpus, writer: SentenceWriter) -> npt.NDArray[np.float64]
     return detected / max(cells, 1)
 
 
-def seen_labels(corpus: Corpus) -> list[dict[str, Any]]:
-    """Each combination of fields among the training cells, with its number of cells."""
+def seen_labels(corpus: Corpus, files: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Each combination of fields among the training cells, with its number of cells; of some of the shards when they are named."""
     names = [name for name in FIELDS if name in corpus.field_names]
     seen: dict[tuple[str | None, ...], int] = {}
-    for shard in corpus.manifest["shards"]:
-        table = corpus.table(shard["file"], ["split", *names])
+    for file in files if files is not None else [shard["file"] for shard in corpus.manifest["shards"]]:
+        table = corpus.table(file, ["split", *names])
         grouped = table.filter(pc.equal(table["split"], "train")).group_by(names).aggregate([("split", "count")])
         for row in grouped.to_pylist():
             key = tuple(row.get(name) for name in FIELDS)

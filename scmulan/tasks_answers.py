@@ -1,0 +1,125 @@
+"""Answers about cells: exact probabilities over closed sets of answers, and the likelihood of cells under their fields.
+
+Every allowed answer is scored, so that probabilities are those of the model and add up to 1; nothing is sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from scmulan.cells import AnnData
+from scmulan.engines.base import Advance
+from scmulan.errors import PromptError
+from scmulan.labels import as_answer, choose
+from scmulan.metadata import canonical
+from scmulan.tasks_opened import Opened, Ready
+
+GIVEN_TO_ANNOTATE = ("organism", "assay", "organ")
+ABSENT = "none"
+BY = ("answer", "both")
+SURE, POSSIBLE = 0.98, 0.01
+"""Of ``annotate(by="both")``: a cell with a label of at least ``SURE`` is left as it is; labels below ``POSSIBLE`` keep their share."""
+
+
+class Answers:
+    """What an opened checkpoint says of cells."""
+
+    def __init__(self, opened: Opened):
+        self.opened, self.writer = opened, opened.writer
+
+    def cell_types(
+        self,
+        ready: Ready,
+        *,
+        labels: Sequence[str] | None = None,
+        given: Sequence[str] = GIVEN_TO_ANNOTATE,
+        by: str = "answer",
+        on_cell: Advance | None = None,
+    ) -> pd.DataFrame:
+        """As ``Model.annotate_ready``."""
+        if by not in BY:
+            raise PromptError(f"by {by!r}: needed one of {', '.join(BY)}")
+        known = self.opened.given(ready.cells, given)
+        chosen = choose(labels, "labels") if labels is not None else None
+        sets: dict[tuple[str, ...], list[int]] = {}
+        for row, fields in enumerate(known):
+            sets.setdefault(tuple(chosen or self._labels_for(fields)), []).append(row)
+        columns = sorted({label for names in sets for label in names})
+        found = pd.DataFrame(0.0, index=range(len(known)), columns=columns)
+        for names, rows in sets.items():
+            answers = [as_answer(name) for name in names]
+            asked = ["lineage", "cell_type"] if all(answer["lineage"] for answer in answers) else ["cell_type"]
+            prompts = [self.writer.prompt("annotate", known[row], cell=ready.ids[row]) for row in rows]
+            scores = self.opened.engine.score(prompts, [self.writer.answer(answer, asked) for answer in answers], on_cell=on_cell)
+            shares = _softmax(scores)
+            if by == "both":
+                shares = self._weigh_likelihood(ready, rows, [known[row] for row in rows], names, shares)
+            found.loc[rows, list(names)] = shares
+        return found
+
+    def _weigh_likelihood(
+        self,
+        ready: Ready,
+        rows: Sequence[int],
+        known: Sequence[Mapping[str, str | None]],
+        names: Sequence[str],
+        shares_CL: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.float64]:
+        """Shares of labels with the likelihood of each cell under its possible labels weighed in; (C, labels)."""
+        possible_CL = (shares_CL >= POSSIBLE) & (shares_CL.max(1, keepdims=True) < SURE)
+        possible_CL &= possible_CL.sum(1, keepdims=True) > 1
+        pairs = np.argwhere(possible_CL)
+        prompts = [self.writer.prompt("generate", {**known[cell], **as_answer(names[label])}) for cell, label in pairs]
+        nats = self.opened.engine.nats(prompts, [ready.ids[rows[cell]] for cell, _ in pairs], panel=ready.panel)
+        weighed_CL = np.where(possible_CL, np.log(np.maximum(shares_CL, 1e-300)), -np.inf)
+        for (cell, label), each in zip(pairs, nats, strict=True):
+            weighed_CL[cell, label] -= each[2:].sum()  # without <cell> and its depth
+        unsure = possible_CL.any(1)
+        weighed_CL[unsure] = _softmax(weighed_CL[unsure] / 2) * (shares_CL * possible_CL)[unsure].sum(1, keepdims=True)
+        return np.where(possible_CL, weighed_CL, shares_CL)
+
+    def _labels_for(self, fields: Mapping[str, str | None]) -> list[str]:
+        place = {name: value for name, value in fields.items() if name in ("organism", "organ") and value}
+        return self.opened.seen.values("cell_type", place) or self.opened.seen.values("cell_type")
+
+    def fields(self, adata: AnnData, task: str, names: Sequence[str], on_cell: Advance | None) -> tuple[dict[str, pd.DataFrame], Ready]:
+        """Exact joint probabilities of the combinations that were seen, and from them those of each field."""
+        seen = self.opened.seen.combinations
+        combinations = list(dict.fromkeys(tuple((name, combination.get(name)) for name in names) for combination in seen))
+        answers = [self.writer.answer(dict(combination), list(names)) for combination in combinations]
+        ready = self.opened.read(adata, reserve=self.opened.reserve(max(len(answer) for answer in answers)))
+        prompts = [self.writer.prompt(task, {}, cell=ready.ids[row]) for row in range(len(ready.ids))]
+        joint = _softmax(self.opened.engine.score(prompts, answers, on_cell=on_cell))
+        tables = {}
+        for place, name in enumerate(names):
+            values = [combination[place][1] or ABSENT for combination in combinations]
+            tables[name] = pd.DataFrame({value: joint[:, [v == value for v in values]].sum(1) for value in dict.fromkeys(values)})
+        return tables, ready
+
+    def nats(
+        self, source: AnnData | Ready, fields: Sequence[Mapping[str, str | None]], *, on_cell: Advance | None = None
+    ) -> list[npt.NDArray[np.float64]]:
+        """As ``Model.nats``."""
+        ready = source if isinstance(source, Ready) else self.opened.read(source, reserve=self.opened.reserve())
+        prompts = [self.writer.prompt("generate", fields[row]) for row in range(len(ready.ids))]
+        return self.opened.engine.nats(prompts, [ready.ids[row] for row in range(len(ready.ids))], panel=ready.panel, on_cell=on_cell)
+
+    def speaks_for(self, adata: AnnData, row: int, label: str, against: str) -> pd.Series:
+        """As ``Model.speaks_for``."""
+        ready = self.opened.read(adata[[row]].copy(), reserve=self.opened.reserve())
+        fields = self.opened.given(ready.cells, GIVEN_TO_ANNOTATE)[0]
+        asked = [{**fields, **as_answer(canonical("cell_type", name).value)} for name in (label, against)]
+        first, second = (self.opened.engine.nats([self.writer.prompt("generate", f)], [ready.ids[0]], panel=ready.panel)[0] for f in asked)
+        ids = ready.ids[0]
+        is_gene = ids >= self.opened.vocabulary.first_gene
+        names = [self.opened.vocabulary.genes[number - self.opened.vocabulary.first_gene] for number in ids[is_gene]]
+        return pd.Series((second - first)[is_gene], index=names).sort_values(ascending=False)
+
+
+def _softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted = np.exp(scores - scores.max(1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(1, keepdims=True))

@@ -1,0 +1,120 @@
+"""An opened checkpoint as the tasks use it: cells read as sentences, prompts written, what it has seen, the provenance of results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from scmulan import __version__, csentence, csentence_thinning
+from scmulan.adapters_folder import Adapter, check_base, joined_labels, open_adapter
+from scmulan.cells import AnnData, Cells, read_cells
+from scmulan.engines.base import Engine
+from scmulan.errors import PromptError, VocabularyError, nearest
+from scmulan.genes import GeneTable
+from scmulan.labels import SeenLabels
+from scmulan.model import Checkpoint
+from scmulan.prompts import Prompts, SentenceWriter, load_prompts
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Cells as the model reads them.
+
+    Attributes
+    ----------
+    cells : as the file had them
+    ids : one ``<cell> ... </cell>`` a cell, thinned where it would not fit
+    counts : (C, vocabulary genes) CSR of what the ids say
+    panel : (vocabulary genes,) bool, the genes that were measured
+    thinned : (C,) bool
+    outside : share of counts of genes that the vocabulary lacks
+    """
+
+    cells: Cells
+    ids: csentence.Ragged
+    counts: sp.csr_matrix
+    panel: npt.NDArray[np.bool_]
+    thinned: npt.NDArray[np.bool_]
+    outside: float
+
+
+class Opened:
+    """A checkpoint, the engine that runs it, and what its sentences are read and written with.
+
+    Attributes
+    ----------
+    rows : (vocabulary genes,) row of the gene table of each gene of the vocabulary
+    """
+
+    def __init__(self, checkpoint: Checkpoint, engine: Engine):
+        self.checkpoint, self.engine, self.vocabulary = checkpoint, engine, checkpoint.vocabulary
+        self.prompts: Prompts = load_prompts()
+        self.writer = SentenceWriter(checkpoint.tokenizer, checkpoint.vocabulary, self.prompts)
+        self.seen = SeenLabels.of_card(checkpoint.card)
+        self.adapters: dict[str, Adapter] = {}
+        self.adapter: str | None = None
+        self.table = GeneTable.load()
+        self.rows = self.table.index_of_symbols(self.vocabulary.genes)
+
+    def add_adapter(self, folder: str | Path, name: str | None = None) -> str:
+        """As ``Model.add_adapter``."""
+        found = open_adapter(folder)
+        check_base(found, self.checkpoint.card, self.checkpoint.folder)
+        name = name or Path(folder).resolve().name
+        self.engine.add_adapter(name, found)
+        self.adapters[name] = found
+        self.use(name)
+        return name
+
+    def use(self, adapter: str | None) -> None:
+        """As ``Model.use``."""
+        if adapter is not None and adapter not in self.adapters:
+            known = f"loaded: {', '.join(self.adapters)}" if self.adapters else "none is loaded"
+            raise PromptError(f"adapter {adapter!r}: {known}{nearest(adapter, list(self.adapters))}")
+        self.engine.use_adapter(adapter)
+        self.adapter = adapter
+        labels = self.checkpoint.card["labels"]
+        if adapter is not None:
+            labels = joined_labels(labels, self.adapters[adapter].card["labels"])
+        self.seen = SeenLabels.of_card({"labels": labels})
+
+    def reserve(self, answer: int = 48) -> int:
+        """Ids that a sentence keeps free for fields and answer."""
+        return min(64 + answer, self.checkpoint.context // 4)
+
+    def read(self, source: str | Path | AnnData | Cells, *, reserve: int = 0, fields: Mapping[str, str] | None = None) -> Ready:
+        """As ``Model.read``."""
+        cells = source if isinstance(source, Cells) else read_cells(source, fields=fields)
+        used = np.unique(cells.counts.indices)
+        symbols = [str(symbol) for symbol in self.table.symbols[used]]
+        if not symbols:
+            raise VocabularyError("no cell has any count; nothing can be read from them")
+        counts, _ = csentence.to_vocabulary_order(cells.counts[:, used], symbols, self.vocabulary)
+        outside = 1 - float(counts.sum() / max(int(cells.counts.sum()), 1))
+        counts, thinned = csentence_thinning.thin_to_fit(counts, self.checkpoint.context - reserve)
+        panel = np.isin(self.rows, cells.measured)
+        return Ready(cells, csentence.encode(counts, self.vocabulary), counts, panel, thinned, outside)
+
+    def given(self, cells: Cells, names: Sequence[str]) -> list[dict[str, str | None]]:
+        """Known fields of each cell, those that the model has seen values of."""
+        known = {name: set(self.seen.values(name)) for name in names}
+        columns = {name: cells.fields.get(name) or [None] * len(cells) for name in names}
+        return [{name: columns[name][row] if columns[name][row] in known[name] else None for name in names} for row in range(len(cells))]
+
+    def provenance(self, **how: Any) -> dict[str, Any]:
+        """As ``Model.provenance``."""
+        card = self.checkpoint.card
+        used = self.adapters[self.adapter].sha256 if self.adapter is not None else "none"  # said too, for an earlier result may stand there
+        adapter = {"adapter": self.adapter or "none", "adapter_sha256": used}
+        model = {"model": str(self.checkpoint.folder.name), "weights_sha256": card["weights_sha256"]}
+        return {**model, **adapter, "scmulan": __version__, **how}
+
+    def losses(self, ready: Ready) -> dict[str, Any]:
+        """What of the cells did not reach the model, for the provenance."""
+        return {"share_of_counts_outside_vocabulary": round(ready.outside, 6), "cells_thinned_to_fit": int(ready.thinned.sum())}

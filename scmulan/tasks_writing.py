@@ -1,0 +1,129 @@
+"""Cells written by the model: the fields of those asked for, the genes they are written around, and the cells as counts or AnnData."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from scmulan import csentence
+from scmulan.cells import AnnData
+from scmulan.cells_writing import new_adata
+from scmulan.decoding.sampling import Sampling
+from scmulan.engines.base import Advance, CellRequest
+from scmulan.errors import PromptError, VocabularyError, some
+from scmulan.tasks_opened import Opened
+
+DEFAULT_ORGANISM = "Homo sapiens"
+
+
+class WrittenCells:
+    """Cells that an opened checkpoint writes."""
+
+    def __init__(self, opened: Opened):
+        self.opened, self.vocabulary, self.table = opened, opened.vocabulary, opened.table
+
+    def rows_for(self, n: int, fields: Mapping[str, str | None], seed: int) -> list[dict[str, str]]:
+        """As ``Model.rows_for``."""
+        if n < 1:
+            raise PromptError(f"n is {n}: needed at least 1 cell")
+        for name in fields:
+            if name not in self.opened.prompts.fields:
+                raise PromptError(f"{name!r} is not a field; fields: {', '.join(self.opened.prompts.fields)}")
+        given = {name: self.opened.seen.known(name, value) for name, value in fields.items() if value}
+        return self.opened.seen.matching(given).draw(n, np.random.default_rng([seed, 7]))
+
+    def around(self, genes: Mapping[str, int], organism: str | None = None) -> dict[int, int]:
+        """As ``Model.around``."""
+        found: dict[int, int] = {}
+        for name, count in genes.items():
+            row = int(self.table.resolve([name], organism).index[0])
+            if row < 0:
+                raise VocabularyError(f"gene {name!r} is not known; nearest: {some(self.table.nearest(name)) or 'none'}")
+            symbol = str(self.table.symbols[row])
+            if symbol not in self.vocabulary.column_of:
+                raise VocabularyError(
+                    f"gene {name!r} is known, but this model's training cells did not hold it, so it can't be prompted with"
+                )
+            if int(count) != count or count < 1:
+                raise PromptError(f"gene {name}={count}: needed a whole count of 1 or more")
+            column = self.vocabulary.column_of[symbol]
+            if column in found:
+                twice = [other for other in genes if self.table.symbols[self.table.resolve([other], organism).index[0]] == symbol]
+                raise PromptError(f"{twice[0]!r} and {name!r} are one gene, {symbol}; give each gene once")
+            found[column] = int(csentence.level_of([int(count)])[0])
+        return found
+
+    def counts(
+        self,
+        rows: Sequence[Mapping[str, str | None]],
+        sampling: Sampling,
+        *,
+        around: Sequence[Mapping[int, int]] | None = None,
+        depths: npt.ArrayLike | None = None,
+        on_cell: Advance | None = None,
+    ) -> sp.csr_matrix:
+        """As ``Model.write_counts``."""
+        v, depth_ids = self.vocabulary, None if depths is None else self.vocabulary.first_depth + csentence.depth_of(depths)
+        panels = {name: self.panel(name) for name in {row.get("organism") or DEFAULT_ORGANISM for row in rows}}
+        requests = []
+        for number, row in enumerate(rows):
+            genes = around[number] if around else {}
+            named = self.opened.writer.genes_ids(list(genes), list(genes.values())) if genes else None
+            request = CellRequest(
+                prompt=self.opened.writer.prompt("complete" if genes else "generate", row, genes=named),
+                row=number,
+                depth=None if depth_ids is None else int(depth_ids[number]),
+                panel=panels[row.get("organism") or DEFAULT_ORGANISM],
+                forced=tuple((column, int(v.level_id(level))) for column, level in genes.items()),
+            )
+            requests.append(request)
+        written = self.opened.engine.generate(requests, sampling, on_cell=on_cell)
+        return csentence.decode_many(written, v, np.random.default_rng([sampling.seed, 11]))
+
+    def write(
+        self,
+        rows: Sequence[Mapping[str, str]],
+        around: Mapping[int, int],
+        task: str,
+        sampling: Sampling,
+        depth: int | None,
+        naming: str,
+        on_cell: Advance | None,
+    ) -> AnnData:
+        """Cells of some fields around some genes as AnnData."""
+        if depth is not None and depth < 1:
+            raise PromptError(f"depth {depth}: needed at least 1 count a cell")
+        depths = None if depth is None else [depth] * len(rows)
+        counts = self.counts(rows, sampling, around=[around] * len(rows), depths=depths, on_cell=on_cell)
+        names = [name for name in self.opened.prompts.fields if any(name in row for row in rows)]
+        obs = pd.DataFrame(
+            {name: pd.Categorical([row.get(name) for row in rows]) for name in names}, index=[f"generated_{m}" for m in range(len(rows))]
+        )
+        organisms = list(dict.fromkeys(row.get("organism", DEFAULT_ORGANISM) for row in rows))
+        measured = np.any([self.panel(organism) for organism in organisms], axis=0)
+        measured[list(around)] = True
+        kept = np.flatnonzero(measured)
+        how: dict[str, Any] = {"task": task, **dataclasses.asdict(sampling)}
+        if around:
+            how["genes"] = {self.vocabulary.genes[column]: int(csentence.LEVEL_COUNTS[level]) for column, level in around.items()}
+        return new_adata(
+            counts[:, kept],
+            self.opened.rows[kept],
+            self.table,
+            obs=obs,
+            organism=organisms[0],
+            naming=naming,
+            uns={"scmulan": self.opened.provenance(**how)},
+        )
+
+    def panel(self, organism: str) -> npt.NDArray[np.bool_]:
+        """Genes of the vocabulary that a species has; (n_genes,)."""
+        spelled = self.table.mouse_symbols if organism == "Mus musculus" else self.table.gene_ids
+        panel = np.asarray(spelled)[self.opened.rows] != ""
+        return panel if panel.any() else np.ones(len(self.opened.rows), dtype=bool)
