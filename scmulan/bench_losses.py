@@ -2,7 +2,7 @@
 
 All are given the same hidden states and give the gradients of them and of the output matrix. ``whole_softmax`` holds the logits of a
 whole pack, as a stock causal LM does; ``chunked_softmax`` those of some rows at a time, its gradients made in the forward pass.
-Products are in bfloat16 under autocast, as in the shipped loss.
+Those two make their products in bfloat16 under autocast; the shipped loss on a GPU alone.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ LARGE_STEP = 65_536
 """Ids of a step, over which the optimizers' time is spread in ``tokens_per_second_large_step``: gradients add up over packs."""
 WARM_UP, STEPS = 4, 2  # packs differ in their number of sentences, which compiles once more
 LOSS_TURNS = 5
+COMPILED = 64
+"""Times that one piece of code may be compiled: all ways share the code of the layers, and past the limit one would run uncompiled."""
 
 
 def _packed(**switches: Any) -> MakeWay:
@@ -96,7 +98,8 @@ def measure_ways(
         for preset in presets:
             material = _material(Path(scratch), preset, tokenizer, data, packing)
             made = {name: make(material, preset) for name, make in ways.items()}
-            timings = take_turns(made, repetitions=repetitions, steps=steps, say=lambda line, preset=preset: say(f"{preset}: {line}"))  # type: ignore[misc]
+            with torch._dynamo.config.patch(recompile_limit=COMPILED):
+                timings = take_turns(made, repetitions=repetitions, steps=steps, say=lambda line, preset=preset: say(f"{preset}: {line}"))  # type: ignore[misc]
             parameters = next(n_parameters(way.packed.lm if isinstance(way, PackedWay) else way.lm) for way in made.values())  # type: ignore[attr-defined]
             found[preset] = {
                 "parameters": parameters,

@@ -16,18 +16,19 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from scmulan.bench_losses import clock
 from scmulan.bench_sentences import Material, Minibatch, minibatches
 from scmulan.corpus.pack import Packs
 from scmulan.model import new_model
 from scmulan.training.attention import PACKED
+from scmulan.training.loss import SoftmaxChunk
 from scmulan.training.models import model_of
 from scmulan.training.optimizers import make_optimizers
 from scmulan.training.packed import Loss, PackedLM, PackInputs, shipped_loss
 from scmulan.training.parallel import Parallel
 from scmulan.training.recipe import ModelRecipe, OptimizerRecipe, Recipe
+from scmulan.training.sizing import Size, operations, size_of
 
 STEPS_AHEAD = 2
 CLIP = 1.0
@@ -91,20 +92,14 @@ class Switches:
     matrix_lr: float = OptimizerRecipe.matrix_lr
 
 
-def operations_needed(model: PreTrainedModel, inputs: PackInputs) -> float:
-    """Floating-point operations of a pack, forward and backward: 6 for each id and parameter of the layers' matrices, 12 for each id,
-    width of attention and id attended to, 6 for each logit that the legal ids need and each of its columns.
-    """
-    config = model.config
-    matrices = sum(tensor.numel() for name, tensor in model.named_parameters() if "layers." in name and tensor.ndim == 2)
+def operations_needed(size: Size, inputs: PackInputs) -> float:
+    """Floating-point operations of a pack, forward and backward, as `scmulan.training.sizing` counts them."""
     lengths = np.diff(inputs.bounds).astype(float)
-    pairs = float((lengths * (lengths + 1) / 2).sum())
-    logits = 0
+    n_ids, pairs, logits = float(lengths.sum()), float((lengths * (lengths + 1) / 2).sum()), 0
     for chunk in inputs.chunks:
-        spans = getattr(chunk, "spans", None) or ((chunk.first, chunk.last),)  # type: ignore[union-attr]
+        spans = chunk.spans if isinstance(chunk, SoftmaxChunk) else ((chunk.first, chunk.last),)
         logits += len(chunk.at) * sum(last - first for first, last in spans)
-    attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * pairs
-    return float(6 * matrices * lengths.sum() + attention + 6 * config.hidden_size * logits)
+    return operations(size, keys=pairs / n_ids, columns=logits / n_ids).needed * n_ids
 
 
 class PackedWay:
@@ -119,6 +114,7 @@ class PackedWay:
         self.parallel = Parallel(recipe.precision)
         lm = model_of(recipe, material.corpus, material.writer).lm
         lm.set_attn_implementation(switches.attention)
+        self.size = size_of(lm)
         self.packed = PackedLM(lm, material.writer.vocabulary, switches.loss_of)
         self.module = self.parallel.wrap(self.packed, compiled=switches.compiled)
         self.optimizers = make_optimizers(self.packed, recipe)
@@ -155,7 +151,7 @@ class PackedWay:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         updated = clock(device)
-        return Timing(tokens, ready - began, computed - ready, updated - computed, operations_needed(self.packed.lm, inputs))
+        return Timing(tokens, ready - began, computed - ready, updated - computed, operations_needed(self.size, inputs))
 
 
 class PlainWay:

@@ -217,7 +217,7 @@ def loss_over_rows(
     for first in range(0, len(learnt), ROWS):
         at = learnt[first : first + ROWS]
         target = torch.from_numpy(ids[at + 1])
-        with torch.autocast(hidden_TD.device.type, enabled=False):  # in float32, the shipped loss under autocast in bf16
+        with torch.autocast(hidden_TD.device.type, enabled=False):  # float32, as in the shipped loss
             logits = hidden_TD[torch.from_numpy(at)] @ output_VD.T
         if loss == "all":
             chances = logits.log_softmax(1)

@@ -22,6 +22,7 @@ from scmulan.corpus.shards import Corpus
 from scmulan.errors import EngineError, PromptError
 from scmulan.training.loss import HazardChunk
 from scmulan.training.packed import PackInputs
+from scmulan.training.sizing import preset_size
 from scmulan.trials import legal_rows
 
 PACKING = Packing(context=192, pack_tokens=512)
@@ -112,14 +113,14 @@ def test_peak_bytes_are_those_held_at_a_time():
 
 
 def test_operations_are_six_for_each_parameter_and_id_where_attention_and_loss_are_none(material, inputs):
-    lm = PackedWay(material, "tiny", Switches(compiled=False)).packed.lm
+    size = preset_size("tiny", material.writer.vocabulary)
     matrices = 2 * (3 * 64 * 160 + 4 * 64 * 64)
     alone = PackInputs(inputs.ids, inputs.positions, list(range(len(inputs.ids) + 1)), *([None] * 3), chunks=[])  # type: ignore[misc]
     attention = 12 * 2 * 64 * len(inputs.ids)
-    assert operations_needed(lm, alone) == 6 * matrices * len(inputs.ids) + attention
+    assert operations_needed(size, alone) == 6 * matrices * len(inputs.ids) + attention
     logits = sum(len(c.at) * ((c.last - c.first) if isinstance(c, HazardChunk) else sum(b - a for a, b in c.spans)) for c in inputs.chunks)
     with_loss = PackInputs(inputs.ids, inputs.positions, alone.bounds, *([None] * 3), chunks=inputs.chunks)  # type: ignore[misc]
-    assert operations_needed(lm, with_loss) - operations_needed(lm, alone) == 6 * 64 * logits
+    assert operations_needed(size, with_loss) - operations_needed(size, alone) == 6 * 64 * logits
 
 
 SWITCHES = {

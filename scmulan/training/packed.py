@@ -69,11 +69,15 @@ position predicts (T,)."""
 def shipped_loss(
     hidden_TD: torch.Tensor, output_VD: torch.Tensor, inputs: PackInputs, vocabulary: Vocabulary
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``legal_cross_entropy`` of a pack's learnt ids; products in bf16 under autocast, else in float32."""
+    """``legal_cross_entropy`` of a pack's learnt ids; products in bf16 on a GPU under autocast, else in float32.
+
+    On a processor a product in bf16 is planned anew for each shape, and a pack's chunks are of a hundred shapes: float32 is faster.
+    """
     weights_T = torch.from_numpy(inputs.weights).to(hidden_TD.device)
-    # cast once here: autocast would make the products of every chunk in bf16 all the same, and cast for each anew
-    dtype = torch.bfloat16 if torch.is_autocast_enabled(hidden_TD.device.type) else torch.float32
-    return legal_cross_entropy(hidden_TD, output_VD, weights_T, inputs.chunks, vocabulary, dtype)
+    device = hidden_TD.device.type
+    dtype = torch.bfloat16 if device == "cuda" and torch.is_autocast_enabled(device) else torch.float32
+    with torch.autocast(device, enabled=False):  # else it would make every product in bf16 all the same
+        return legal_cross_entropy(hidden_TD, output_VD, weights_T, inputs.chunks, vocabulary, dtype)
 
 
 class PackedLM(torch.nn.Module):
