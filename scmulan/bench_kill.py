@@ -51,7 +51,7 @@ def kill(*, seed: int, n: int | None, strategy: str, say: Callable[[str], None])
         began = time.perf_counter()
         _start(broken, strategy).wait()
         seconds, over = time.perf_counter() - began, _difference(whole, broken)
-        shutil.rmtree(broken / "checkpoints")
+        _start_over(broken)
         done = 0
         while done < kills:
             run = _start(broken, strategy)
@@ -62,7 +62,7 @@ def kill(*, seed: int, n: int | None, strategy: str, say: Callable[[str], None])
                 say(f"killed {done} of {kills}, at step {_last_step(broken)}")
             run.wait()
             if _last_step(broken) >= STEPS and done < kills:
-                shutil.rmtree(broken / "checkpoints")
+                _start_over(broken)
         _start(broken, "single").wait()
         found = _difference(whole, broken)
     return {
@@ -72,6 +72,11 @@ def kill(*, seed: int, n: int | None, strategy: str, say: Callable[[str], None])
         "largest_loss_difference_unkilled": over,
         "largest_loss_difference": found,
     }
+
+
+def _start_over(output: Path) -> None:
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    (output / "curve.jsonl").unlink(missing_ok=True)
 
 
 def _start(output: Path, strategy: str) -> subprocess.Popen[bytes]:
