@@ -25,6 +25,8 @@ from scmulan.model import CARD, Checkpoint, file_hash, load_checkpoint, save_che
 from scmulan.model_card import write_card
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+READOUT = "readout.safetensors"
+"""What may stand beside them: ``scmulan.readout``."""
 FORMAT = 1
 
 
@@ -125,6 +127,8 @@ def open_adapter(folder: str | Path) -> Adapter:
         raise CheckpointError(
             f"{folder / WEIGHTS}: its sha256 is not the one in {CARD}; the file is damaged or another; copy the adapter again"
         )
+    if "readout" in card and (not (folder / READOUT).is_file() or file_hash(folder / READOUT) != card["readout"]["sha256"]):
+        raise CheckpointError(f"{folder / READOUT}: missing, or its sha256 is not the one in {CARD}; copy the adapter again")
     return Adapter(folder, card, config)
 
 
@@ -218,6 +222,8 @@ def merge(base: str | Path, adapter: str | Path, output: str | Path, *, dtype: t
     check_base(opened, checkpoint.card, base)
     merged = load_adapter(checkpoint.model, opened, opened.folder.name).merge_and_unload()
     save_checkpoint(output, merged, checkpoint.folder, merged_card(checkpoint, opened), dtype=dtype)
+    if (opened.folder / READOUT).is_file():
+        shutil.copyfile(opened.folder / READOUT, output / READOUT)
     return output
 
 
@@ -233,6 +239,7 @@ def merged_card(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Any]:
         "held_out_nats": adapter.card.get("held_out_nats", {}),
         "recipe": adapter.card.get("recipe", {}),
         "tuned_from": dict(adapter.base),
+        **{key: adapter.card[key] for key in ("readout",) if key in adapter.card},
         "merged_adapter": {"name": adapter.folder.name, "weights_sha256": adapter.sha256},
     }
 

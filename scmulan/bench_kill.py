@@ -90,7 +90,7 @@ def _start(output: Path, strategy: str) -> subprocess.Popen[bytes]:
 def _kill(run: subprocess.Popen[bytes], rng: np.random.Generator) -> None:
     """Kill the run and all below it, or one process of several, whose launcher then ends the others."""
     below: Sequence[psutil.Process] = psutil.Process(run.pid).children(recursive=True)
-    workers = [process for process in below if "-u" in process.cmdline()]
+    workers = [process for process in below if _is_worker(process)]
     if len(workers) > 1 and rng.random() < 0.5:
         below = [workers[int(rng.integers(len(workers)))]]
     else:
@@ -98,6 +98,13 @@ def _kill(run: subprocess.Popen[bytes], rng: np.random.Generator) -> None:
     for process in below:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "-u" in process.cmdline()
+    except psutil.NoSuchProcess:  # it ended in this moment
+        return False
 
 
 def _difference(whole: Path, broken: Path) -> float:

@@ -1,8 +1,9 @@
 """A new organ from few labelled cells: an adapter and full fine-tuning beside logistic regression and the base untouched.
 
 The base has seen neither the organ nor its labels (`training/organs_base.yaml`). Every way is given the same cells, drawn by type, and
-asked about the same held-out ones, among the types of the cells it was given. Lung needs a folder of data (`--data`); skin and heart
-are embedded.
+asked about the same held-out ones, among the types of the cells it was given; of a tuned model the answer is measured as users get it,
+with its readout of counts, and ``alone``. Cells that an adapter writes of the organ stand beside the negative binomial of the same cells.
+Lung needs a folder of data (`--data`); skin and heart are embedded.
 """
 
 from __future__ import annotations
@@ -19,26 +20,47 @@ import numpy as np
 import numpy.typing as npt
 
 from scmulan import assets
-from scmulan.adapters_folder import WEIGHTS
+from scmulan.adapters_folder import READOUT, WEIGHTS
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
+from scmulan.decoding.sampling import Sampling
 from scmulan.errors import PromptError, nearest
+from scmulan.evaluate.cells import fields_of
 from scmulan.measures import metrics
-from scmulan.measures.baselines import fit_logistic_regression
+from scmulan.measures.baselines import fit_logistic_regression, sample_by_type
 from scmulan.tasks import Model, load
 
 Say = Callable[[str], None]
 SIZES = (20, 50, 100, 300)
 HELD_OUT = 150
-BLOOD = 150
-WAYS: dict[str, dict[str, Any]] = {"adapter": {}, "all weights": {"adapter": None}}
+BLOOD = 100
+MIXED, CELLS = "adapter, old cells mixed in", "generated cells"
+WAYS: dict[str, dict[str, Any]] = {
+    "adapter": {},
+    "all weights": {"adapter": None},
+    "adapter in 4 bits": {"adapter": {"bits": 4}},
+    "adapter in 8 bits": {"adapter": {"bits": 8}},
+    MIXED: {"mix": {"cells": [{"path": "embedded:zheng_pbmc_facs.h5ad", "split": {"by": "column"}}], "share": 0.3}},
+    CELLS: {},
+}
+USUAL = ("adapter", "all weights")
+"""The ways that are measured where none is named."""
 SETTINGS: dict[str, Any] = {
     "tasks": {"annotate": 1.0},
     "packing": {"context": 256, "pack_tokens": 2048, "thin_share": 0.5, "thin_least": 0.3},
-    "steps": 400,
-    "evaluate_every": 40,
-    "patience": 4,
+    "steps": 120,
+    "evaluate_every": 30,
+    "patience": 3,
 }
 """Of each fine-tuning: to annotate alone, on short views of each cell."""
+WRITING: dict[str, Any] = {
+    "tasks": {"generate": 1.0},
+    "packing": {"context": 1024, "pack_tokens": 4096, "thin_share": 0.3, "thin_least": 0.3},
+    "steps": 100,
+    "evaluate_every": 25,
+    "patience": 2,
+}
+"""Of the adapter that writes cells."""
+N_HVG = 1000
 
 
 @dataclass(frozen=True)
@@ -64,13 +86,13 @@ def organs(*, model: str, data: Path | None, n: int | None, only: Sequence[str],
     ----------
     model : folder of a base
     n : one number of labelled cells, instead of ``SIZES``
-    only : organs, and ``adapter`` or ``all weights``; all when none is named
+    only : organs and ``WAYS``; all organs and ``USUAL`` when none is named
     """
     unknown = [name for name in only if name not in (*ORGANS, *WAYS)]
     if unknown:
         raise PromptError(f"--only {unknown[0]!r}: needed one of {', '.join((*ORGANS, *WAYS))}{nearest(unknown[0], (*ORGANS, *WAYS))}")
     wanted = [name for name in ORGANS if name in only] or [name for name in ORGANS if ORGANS[name].is_embedded or data is not None]
-    ways = [way for way in WAYS if way in only] or list(WAYS)
+    ways = [way for way in WAYS if way in only] or list(USUAL)
     found: dict[str, Any] = {}
     for name in wanted:
         adata = _adata(ORGANS[name], data)
@@ -125,26 +147,50 @@ def _measure(base: str, labelled: AnnData, held: AnnData, ways: Sequence[str], *
         "logistic regression": _scores(true, regression.predict(asked.counts[:, genes]).labels),
         "base untouched": _scores(true, _said(opened, held, labels)),
     }
-    for way in ways:
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            tuned = load(base).finetune(labelled, Path(folder, "tuned"), seed=seed, say=lambda line: None, **SETTINGS, **WAYS[way])
-            minutes = (time.perf_counter() - began) / 60
-            scores = _scores(true, _said(tuned, held, labels))
-            size = sum(file.stat().st_size for file in Path(folder).glob(f"tuned/*/{WEIGHTS}")) / 1e6
-            found[way] = {**scores, "minutes": round(minutes, 1), **({"adapter_mb": round(size, 2)} if size else {})}
-            found[way]["blood_accuracy"] = _blood(tuned)
     found["base untouched"]["blood_accuracy"] = _blood(opened)
+    for way in ways:
+        with tempfile.TemporaryDirectory() as name:
+            began, folder = time.perf_counter(), Path(name, "tuned")
+            settings = WRITING if way == CELLS else SETTINGS
+            tuned = load(base).finetune(labelled, folder, seed=seed, say=lambda line: None, **settings, **WAYS[way])
+            minutes = round((time.perf_counter() - began) / 60, 1)
+            if way == CELLS:
+                found[way] = {**_told_apart(tuned, labelled, held, seed), "minutes": minutes}
+                continue
+            found[way] = {**_scores(true, _said(tuned, held, labels)), "alone": _scores(true, _said(tuned, held, labels, readout=False))}
+            sizes = {part: sum(file.stat().st_size for file in folder.glob(f"*/{part}")) / 1e6 for part in (WEIGHTS, READOUT)}
+            found[way] |= {"minutes": minutes, "blood_accuracy": _blood(tuned), "answer_weighed": _weight_of_answer(tuned)}
+            found[way] |= {"adapter_mb": round(sizes[WEIGHTS], 2), "readout_mb": round(sizes[READOUT], 2)}
     return found
+
+
+def _weight_of_answer(model: Model) -> float | None:
+    return model.opened.readout.answer if model.opened.readout is not None else None
+
+
+def _told_apart(model: Model, labelled: AnnData, held: AnnData, seed: int) -> dict[str, float]:
+    """How well a forest tells written cells from held-out ones, as the model reads them; and those of the negative binomial."""
+    known, asked = (model.read(cells, reserve=model.opened.reserve()) for cells in (labelled, held))
+    of_known = set(_types(known.cells))
+    rows = [row for row, label in enumerate(_types(asked.cells)) if label in of_known]
+    real, prompts = asked.counts[rows], [fields_of(model, asked.cells)[row] for row in rows]
+    made = {
+        "scmulan": model.write_counts(prompts, Sampling(seed=seed)),
+        "negative binomial": sample_by_type(known.counts, _types(known.cells), [_types(asked.cells)[row] for row in rows], seed=seed),
+    }
+    hvg = metrics.highly_variable(metrics.log_cp10k(known.counts), N_HVG)
+    scores = {name: metrics.two_sample_auc(real, cells, hvg, seed=seed) for name, cells in made.items()}
+    each = {name: {"auc_pcs": round(score.auc_pcs, 3), "auc_hvgs": round(score.auc_hvgs, 3)} for name, score in scores.items()}
+    return {f"{name} {key}": value for name, figures in each.items() for key, value in figures.items()}
 
 
 def _types(cells: Cells) -> list[str]:
     return [str(label) for label in cells.fields["cell_type"]]
 
 
-def _said(model: Model, adata: AnnData, labels: Sequence[str]) -> list[str]:
+def _said(model: Model, adata: AnnData, labels: Sequence[str], *, readout: bool = True) -> list[str]:
     asked = adata.copy()
-    model.annotate(asked, labels=labels)
+    model.annotate(asked, labels=labels, readout=readout)
     return [str(label) for label in asked.obs["scmulan_cell_type"]]
 
 

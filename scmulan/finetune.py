@@ -16,12 +16,13 @@ from typing import Any
 from scmulan.adapters_folder import base_of, joined_labels
 from scmulan.cells import AnnData
 from scmulan.cells_writing import write_h5ad
-from scmulan.corpus.blocks import number_of, open_source
+from scmulan.corpus.blocks import open_source
 from scmulan.corpus.build import build_corpus
 from scmulan.corpus.plan import EMBEDDED, Plan, Source, Split, TokenizerPlan, read_plan
 from scmulan.corpus.shards import Corpus, write_json
 from scmulan.errors import CellDataError, some
 from scmulan.finetune_mix import Generate, old_sources
+from scmulan.finetune_readout import add_readout, shards_of_new
 from scmulan.finetune_recipe import FinetuneRecipe, fill_finetune
 from scmulan.finetune_split import HELD, TRAIN, Division, as_said, divide
 from scmulan.model import CARD, load_card, model_folder
@@ -97,6 +98,8 @@ def run_finetune(recipe: FinetuneRecipe, *, generate: Generate | None = None, sa
     writer = lambda tokenizer, vocabulary, _: SentenceWriter(tokenizer, vocabulary, prompts)  # noqa: E731
     folder = Run(training, output / "corpus", say=say, log_with=None, make_writer=writer).train()
     _finish_card(folder, recipe, card, base, division, Corpus(output / "corpus"), n_old=len(old))
+    if recipe.readout and recipe.weight_of("annotate"):
+        add_readout(folder, base, Corpus(output / "corpus"), len(fresh), seed=recipe.seed, say=say)
     return folder
 
 
@@ -156,8 +159,7 @@ def _finish_card(
 ) -> None:
     """Say in the card what was tuned, how the cells were divided, and the labels of the new cells alone."""
     card = json.loads((folder / CARD).read_text())
-    n_new = len(card["sources"]) - n_old
-    labels = seen_labels(corpus, [shard["file"] for shard in corpus.manifest["shards"] if number_of(shard["file"]) < n_new])
+    labels = seen_labels(corpus, shards_of_new(corpus, len(card["sources"]) - n_old))
     is_whole = recipe.adapter is None
     card["labels"] = joined_labels(base_card["labels"], labels) if is_whole else labels
     card["sources"] = [*(base_card.get("sources", []) if is_whole else []), *card["sources"]]

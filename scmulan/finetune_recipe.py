@@ -53,6 +53,7 @@ class FinetuneRecipe:
     held_out : which cells are held out, to stop by
     mix : old cells among the new ones; none when not given
     adapter : rank, alpha, targets and bits of the adapter; null trains all weights
+    readout : whether a readout of counts (``scmulan.readout``) is fitted on the same cells and weighed into the answers of ``annotate``
     tasks : task to weight, of those that are trained; as in prompts/tasks.yaml when not given
     optimizer : learning rates; those that suit an adapter or all weights when not given
     loss : weight of each part; when not given, the answers alone where no task writes cells, else labels weigh 50
@@ -67,6 +68,7 @@ class FinetuneRecipe:
     held_out: HeldOutRecipe = field(default_factory=HeldOutRecipe)
     mix: MixRecipe | None = None
     adapter: AdapterRecipe | None = field(default_factory=AdapterRecipe)
+    readout: bool = True
     tasks: dict[str, float] | None = None
     model: ModelRecipe = field(default_factory=ModelRecipe)
     packing: Packing = field(default_factory=lambda: Packing(context=2048, pack_tokens=4096, thin_share=0.7, thin_least=0.3))
@@ -106,6 +108,10 @@ class FinetuneRecipe:
             raise RecipeError("tasks: every weight is 0; needed at least one task that is trained")
         changed = {name: dataclasses.replace(task, weight=float(self.tasks.get(name, 0))) for name, task in prompts.tasks.items()}
         return dataclasses.replace(prompts, tasks=changed)
+
+    def weight_of(self, task: str) -> float:
+        """How often a task is trained beside the others; 0 when it is not."""
+        return self.prompts().tasks[task].weight
 
     def is_answering_only(self) -> bool:
         """Whether no task is trained that writes cells."""

@@ -158,6 +158,11 @@ def _training(card: Mapping[str, Any]) -> list[str]:
     if "parameters" in card:
         context = f", context {card['context']:,} tokens" if "context" in card else ""
         lines.append(f"{card['parameters']:,} parameters{context}; cross-entropy over the legal next ids only.")
+    if "readout" in card:
+        readout = card["readout"]
+        fitted = f"fitted on {_count(readout['cells'], 'cell')} of {_count(len(readout['labels']), 'type')}"
+        lines += ["", f"A readout of counts, {fitted}, is weighed into the answers of `annotate`; beside it the model's own answer has"]
+        lines += [f"the weight {readout['answer']:g}. `annotate(..., readout=False)` asks the model alone."]
     if recipe:
         plain = yaml.safe_dump(
             {key: value for key, value in recipe.items() if key != "plan" and value is not None}, sort_keys=False, allow_unicode=True

@@ -264,6 +264,7 @@ class Model:
         cluster: str | None = None,
         given: Sequence[str] = GIVEN_TO_ANNOTATE,
         by: str = "answer",
+        readout: bool = True,
         level: str | Sequence[str] = "cell_type",
         key_added: str = "scmulan_cell_type",
         fields: Mapping[str, str] | None = None,
@@ -279,6 +280,7 @@ class Model:
         given : fields that the model is told where the data have them
         by : ``answer``, the model's answer to the question; or ``both``: for cells it is not sure of, the geometric mean of the
             answer and of the likelihood of the cell under each possible label, which is more often right and takes longer
+        readout : weigh in what the adapter's readout of counts says (``scmulan.readout``), where it has one
         level : ``cell_type``; ``lineage``; or coarser terms, such as ``["T cell", "B cell"]``, to which probabilities are summed up
 
         Returns
@@ -291,14 +293,17 @@ class Model:
         if level not in LEVELS:
             terms_of(level)  # says before the work, not after it, that there is no such term
         ready = self.read(adata, reserve=self.opened.reserve(), fields=fields)
-        table = coarsen(self.annotate_ready(ready, labels=labels, given=given, by=by, on_cell=on_cell), level)
+        table = coarsen(self.annotate_ready(ready, labels=labels, given=given, by=by, readout=readout, on_cell=on_cell), level)
         obs = as_obs(table, key_added, threshold)
         if cluster is not None:
             groups = adata.obs[cluster].astype(str).to_numpy()
             winner = table.groupby(groups).sum().idxmax(axis=1)
             obs[f"{key_added}_cluster"] = winner.loc[groups].to_list()
         at = level if isinstance(level, str) else list(level)
-        how = self.provenance(task="annotate", labels=list(table.columns), given=list(given), by=by, level=at, **self.opened.losses(ready))
+        voices = {"by": by, "readout": readout and self.opened.readout is not None}
+        how = self.provenance(
+            task="annotate", labels=list(table.columns), given=list(given), **voices, level=at, **self.opened.losses(ready)
+        )
         annotate_adata(adata, obs, uns=how)
         return table.set_axis(adata.obs_names)
 
@@ -309,10 +314,11 @@ class Model:
         labels: Sequence[str] | None = None,
         given: Sequence[str] = GIVEN_TO_ANNOTATE,
         by: str = "answer",
+        readout: bool = True,
         on_cell: Advance | None = None,
     ) -> pd.DataFrame:
         """Probabilities of cell types of cells that were read already; parameters as in ``annotate``."""
-        return self.answers.cell_types(ready, labels=labels, given=given, by=by, on_cell=on_cell)
+        return self.answers.cell_types(ready, labels=labels, given=given, by=by, readout=readout, on_cell=on_cell)
 
     def locate(self, adata: AnnData, *, key_added: str = "scmulan_organ", on_cell: Advance | None = None) -> pd.DataFrame:
         """The organ (and region) of each cell, from the cell alone; probabilities (C, organs), written into ``adata`` too."""

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy.sparse as sp
+from scipy.special import log_softmax, softmax
 
 from scmulan.cells import AnnData
 from scmulan.engines.base import Advance
 from scmulan.errors import PromptError
 from scmulan.labels import as_answer, choose
 from scmulan.metadata import canonical
+from scmulan.readout import Readout
 from scmulan.tasks_opened import Opened, Ready
 
 GIVEN_TO_ANNOTATE = ("organism", "assay", "organ")
@@ -38,6 +41,7 @@ class Answers:
         labels: Sequence[str] | None = None,
         given: Sequence[str] = GIVEN_TO_ANNOTATE,
         by: str = "answer",
+        readout: bool = True,
         on_cell: Advance | None = None,
     ) -> pd.DataFrame:
         """As ``Model.annotate_ready``."""
@@ -51,15 +55,40 @@ class Answers:
         columns = sorted({label for names in sets for label in names})
         found = pd.DataFrame(0.0, index=range(len(known)), columns=columns)
         for names, rows in sets.items():
-            answers = [as_answer(name) for name in names]
-            asked = ["lineage", "cell_type"] if all(answer["lineage"] for answer in answers) else ["cell_type"]
-            prompts = [self.writer.prompt("annotate", known[row], cell=ready.ids[row]) for row in rows]
-            scores = self.opened.engine.score(prompts, [self.writer.answer(answer, asked) for answer in answers], on_cell=on_cell)
-            shares = _softmax(scores)
+            of_rows = [known[row] for row in rows]
+            shares = np.exp(self.said_of_types(ready.whole[rows], of_rows, names, on_cell=on_cell))
             if by == "both":
-                shares = self._weigh_likelihood(ready, rows, [known[row] for row in rows], names, shares)
+                shares = self._weigh_likelihood(ready, rows, of_rows, names, shares)
+            if readout and self.opened.readout is not None:
+                shares = _weigh_counts(self.opened.readout, ready, rows, names, shares)
             found.loc[rows, list(names)] = shares
         return found
+
+    def said_of_types(
+        self,
+        counts: sp.csr_matrix,
+        fields: Sequence[Mapping[str, str | None]],
+        names: Sequence[str],
+        *,
+        on_cell: Advance | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """Log-probabilities of cell types as the model says them, the mean over views of a cell; (C, names).
+
+        Parameters
+        ----------
+        counts : (C, vocabulary genes) CSR, before any thinning
+        fields : (C,) what is known of each cell
+        """
+        answers = [as_answer(name) for name in names]
+        asked = ["lineage", "cell_type"] if all(answer["lineage"] for answer in answers) else ["cell_type"]
+        said = [self.writer.answer(answer, asked) for answer in answers]
+        views, scores = self.opened.views(counts), list[npt.NDArray[np.float64]]()
+        for number, view in enumerate(views):
+            prompts = [self.writer.prompt("annotate", known, cell=view[row]) for row, known in enumerate(fields)]
+            is_last = number == len(views) - 1
+            scores.append(log_softmax(self.opened.engine.score(prompts, said, on_cell=on_cell if is_last else None), axis=1))
+        pooled: npt.NDArray[np.float64] = log_softmax(np.mean(scores, axis=0), axis=1)
+        return pooled
 
     def _weigh_likelihood(
         self,
@@ -79,7 +108,7 @@ class Answers:
         for (cell, label), each in zip(pairs, nats, strict=True):
             weighed_CL[cell, label] -= each[2:].sum()  # without <cell> and its depth
         unsure = possible_CL.any(1)
-        weighed_CL[unsure] = _softmax(weighed_CL[unsure] / 2) * (shares_CL * possible_CL)[unsure].sum(1, keepdims=True)
+        weighed_CL[unsure] = softmax(weighed_CL[unsure] / 2, axis=1) * (shares_CL * possible_CL)[unsure].sum(1, keepdims=True)
         return np.where(possible_CL, weighed_CL, shares_CL)
 
     def _labels_for(self, fields: Mapping[str, str | None]) -> list[str]:
@@ -93,7 +122,7 @@ class Answers:
         answers = [self.writer.answer(dict(combination), list(names)) for combination in combinations]
         ready = self.opened.read(adata, reserve=self.opened.reserve(max(len(answer) for answer in answers)))
         prompts = [self.writer.prompt(task, {}, cell=ready.ids[row]) for row in range(len(ready.ids))]
-        joint = _softmax(self.opened.engine.score(prompts, answers, on_cell=on_cell))
+        joint = softmax(self.opened.engine.score(prompts, answers, on_cell=on_cell), axis=1)
         tables = {}
         for place, name in enumerate(names):
             values = [combination[place][1] or ABSENT for combination in combinations]
@@ -120,6 +149,15 @@ class Answers:
         return pd.Series((second - first)[is_gene], index=names).sort_values(ascending=False)
 
 
-def _softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shifted = np.exp(scores - scores.max(1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(1, keepdims=True))
+def _weigh_counts(
+    readout: Readout, ready: Ready, rows: Sequence[int], names: Sequence[str], shares_CL: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Shares of labels with what a readout says of the counts weighed in; labels that it does not know keep theirs."""
+    places = [place for place, name in enumerate(names) if name in readout.labels]
+    if len(places) < 2:
+        return shares_CL
+    said = readout.log_probabilities(ready.whole[rows], [names[place] for place in places], panel=ready.panel)
+    own = readout.answer * np.log(np.maximum(shares_CL[:, places], 1e-300))
+    weighed_CL = shares_CL.copy()
+    weighed_CL[:, places] = np.exp(log_softmax(own + said, axis=1)) * shares_CL[:, places].sum(1, keepdims=True)
+    return weighed_CL

@@ -20,6 +20,10 @@ from scmulan.genes import GeneTable
 from scmulan.labels import SeenLabels
 from scmulan.model import Checkpoint
 from scmulan.prompts import Prompts, SentenceWriter, load_prompts
+from scmulan.readout import Readout
+
+MOST_VIEWS = 4
+"""A cell that is longer than what was learnt from is answered about from so many thinned views of it, at most."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Ready:
     ----------
     cells : as the file had them
     ids : one ``<cell> ... </cell>`` a cell, thinned where it would not fit
+    whole : (C, vocabulary genes) CSR of the counts before any thinning
     counts : (C, vocabulary genes) CSR of what the ids say
     panel : (vocabulary genes,) bool, the genes that were measured
     thinned : (C,) bool
@@ -38,6 +43,7 @@ class Ready:
 
     cells: Cells
     ids: csentence.Ragged
+    whole: sp.csr_matrix
     counts: sp.csr_matrix
     panel: npt.NDArray[np.bool_]
     thinned: npt.NDArray[np.bool_]
@@ -59,6 +65,7 @@ class Opened:
         self.seen = SeenLabels.of_card(checkpoint.card)
         self.adapters: dict[str, Adapter] = {}
         self.adapter: str | None = None
+        self.readout = Readout.of(checkpoint.folder)
         self.table = GeneTable.load()
         self.rows = self.table.index_of_symbols(self.vocabulary.genes)
 
@@ -83,10 +90,18 @@ class Opened:
         if adapter is not None:
             labels = joined_labels(labels, self.adapters[adapter].card["labels"])
         self.seen = SeenLabels.of_card({"labels": labels})
+        self.readout = Readout.of(self.checkpoint.folder if adapter is None else self.adapters[adapter].folder)
+
+    @property
+    def length(self) -> int:
+        """Longest sentence that the model or the adapter in use was trained on; it reads those best, so longer cells are thinned to it."""
+        card = self.checkpoint.card if self.adapter is None else self.adapters[self.adapter].card
+        learnt = card.get("recipe", {}).get("packing", {}).get("context", self.checkpoint.context)
+        return min(int(learnt), self.checkpoint.context)
 
     def reserve(self, answer: int = 48) -> int:
         """Ids that a sentence keeps free for fields and answer."""
-        return min(64 + answer, self.checkpoint.context // 4)
+        return min(64 + answer, self.length // 4)
 
     def read(self, source: str | Path | AnnData | Cells, *, reserve: int = 0, fields: Mapping[str, str] | None = None) -> Ready:
         """As ``Model.read``."""
@@ -97,15 +112,35 @@ class Opened:
             raise VocabularyError("no cell has any count; nothing can be read from them")
         counts, _ = csentence.to_vocabulary_order(cells.counts[:, used], symbols, self.vocabulary)
         outside = 1 - float(counts.sum() / max(int(cells.counts.sum()), 1))
-        counts, thinned = csentence_thinning.thin_to_fit(counts, self.checkpoint.context - reserve)
+        read, thinned = csentence_thinning.thin_to_fit(counts, self.length - reserve)
         panel = np.isin(self.rows, cells.measured)
-        return Ready(cells, csentence.encode(counts, self.vocabulary), counts, panel, thinned, outside)
+        return Ready(cells, csentence.encode(read, self.vocabulary), counts, read, panel, thinned, outside)
+
+    def views(self, counts: sp.csr_matrix) -> list[csentence.Ragged]:
+        """Sentences of cells to be asked about: one of each, or several thinnings of all where the model learnt from less than it can hold.
+
+        Parameters
+        ----------
+        counts : (C, vocabulary genes) CSR, before any thinning
+        """
+        found = list[csentence.Ragged]()
+        for seed in range(min(MOST_VIEWS, self.checkpoint.context // self.length)):
+            read, thinned = csentence_thinning.thin_to_fit(counts, self.length - self.reserve(), seed=seed)
+            found.append(csentence.encode(read, self.vocabulary))
+            if not thinned.any():
+                break
+        return found
 
     def given(self, cells: Cells, names: Sequence[str]) -> list[dict[str, str | None]]:
         """Known fields of each cell, those that the model has seen values of."""
-        known = {name: set(self.seen.values(name)) for name in names}
         columns = {name: cells.fields.get(name) or [None] * len(cells) for name in names}
-        return [{name: columns[name][row] if columns[name][row] in known[name] else None for name in names} for row in range(len(cells))]
+        return self.known([{name: columns[name][row] for name in names} for row in range(len(cells))])
+
+    def known(self, fields: Sequence[Mapping[str, str | None]]) -> list[dict[str, str | None]]:
+        """Fields of cells, without the values that the model has not seen."""
+        names = {name for of_cell in fields for name in of_cell}
+        seen = {name: set(self.seen.values(name)) for name in names}
+        return [{name: value if value in seen[name] else None for name, value in of_cell.items()} for of_cell in fields]
 
     def provenance(self, **how: Any) -> dict[str, Any]:
         """As ``Model.provenance``."""

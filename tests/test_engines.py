@@ -13,7 +13,7 @@ from scmulan import csentence
 from scmulan.automaton import CellAutomaton
 from scmulan.csentence import Ragged
 from scmulan.decoding.sampling import Sampling, sample, uniform_draws
-from scmulan.engines import CellRequest
+from scmulan.engines import CellRequest, transformers_writing
 from scmulan.engines import transformers as engines
 from scmulan.engines.transformers import TransformersEngine, best_dtype, grouped_attention
 from scmulan.errors import EngineError
@@ -116,7 +116,7 @@ def test_batch_size_and_taking_out_ended_rows_change_nothing(model, engine, monk
     requests = requests_of(model, 10)
     usual = engine.generate(requests, Sampling(seed=2))
     monkeypatch.setattr(engines, "GENERATE_ROWS", rows)
-    monkeypatch.setattr(engines, "SHRINK_BELOW", shrink_below)
+    monkeypatch.setattr(transformers_writing, "SHRINK_BELOW", shrink_below)
     for found, wanted in zip(engine.generate(requests, Sampling(seed=2)), usual, strict=True):
         assert found.tolist() == wanted.tolist()
 

@@ -36,8 +36,9 @@ STAGES = (
     "training adapters",
     "decoding",
     "engines",
-    "labels levels tasks finetune",
-    "measures held_out evaluate plots _drawing report",
+    "measures",
+    "labels levels readout tasks finetune",
+    "held_out evaluate plots _drawing report",
     "serving",
     "trials bench demo cli __main__",
 )

@@ -61,6 +61,7 @@ def annotate(
     threshold: Annotated[float, typer.Option(help="Below this probability a cell stays unassigned.")] = 0.0,
     cluster: Annotated[str | None, typer.Option(help="Column of obs; each cluster also gets its majority label.")] = None,
     by: Annotated[str, typer.Option(help="answer; or both, which weighs in the likelihood of the cell and takes longer.")] = "answer",
+    readout: Annotated[bool, typer.Option(help="Weigh in the adapter's readout of counts, where it has one.")] = True,
     level: Annotated[str, typer.Option(help="cell_type, lineage, or coarser types to sum up to, separated by ';'.")] = "cell_type",
     field: FieldMap = None,
     organism: Organism = None,
@@ -83,7 +84,9 @@ def annotate(
     adata, fields = read_cells(source, field, organism)
     opened = open_model(model, device, adapter)
     with cells_of(source, adata, "annotate") as done:
-        opened.annotate(adata, labels=asked, threshold=threshold, cluster=cluster, by=by, level=at, fields=fields, on_cell=done)
+        opened.annotate(
+            adata, labels=asked, threshold=threshold, cluster=cluster, by=by, readout=readout, level=at, fields=fields, on_cell=done
+        )
     seen = opened.seen.values("cell_type")
     never = [label for label in choose(asked, "labels") if label not in seen] if asked else []
     if never:
