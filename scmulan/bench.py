@@ -11,6 +11,7 @@
     packing     how full packs are, by context and pack size
     optimizers  held-out loss after equal tokens for AdamW and Muon, at several rates and two schedules
     organs      a new organ from 20 to 300 labelled cells: adapter and all weights beside logistic regression and the base
+    readout     the readout of counts by itself on the same organs, over several draws of the labelled cells
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
     check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from scmulan import assets, bench_kill, bench_organs, bench_reader, csentence, trials
+from scmulan import assets, bench_kill, bench_organs, bench_reader, bench_readout, csentence, trials
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
 from scmulan.decoding.sampling import Sampling
@@ -70,6 +71,7 @@ def run(
         "sentence": sentence,
         "kill": kill,
         "organs": bench_organs.organs,
+        "readout": bench_readout.readout,
         "corpus": corpus,
         "training": training,
         "parts": parts,

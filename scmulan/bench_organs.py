@@ -95,17 +95,17 @@ def organs(*, model: str, data: Path | None, n: int | None, only: Sequence[str],
     ways = [way for way in WAYS if way in only] or list(USUAL)
     found: dict[str, Any] = {}
     for name in wanted:
-        adata = _adata(ORGANS[name], data)
-        pool, held = _divided(adata, seed)
+        adata = labelled_cells(ORGANS[name], data)
+        pool, held = divided(adata, seed)
         for size in (n,) if n else SIZES:
-            chosen = _drawn(pool, size, seed)
+            chosen = drawn(pool, size, seed)
             result = _measure(model, adata[chosen].copy(), adata[held].copy(), ways, seed=seed)
             found[f"{name}, {len(chosen)} cells"] = result
             say(f"{name}, {len(chosen)} cells: {json.dumps(result)}")
     return {"model": model, "settings": SETTINGS, "organs": found}
 
 
-def _adata(organ: Organ, data: Path | None) -> AnnData:
+def labelled_cells(organ: Organ, data: Path | None) -> AnnData:
     """The organ's cells, those without a label left out; their labels in ``obs["cell_type"]``."""
     if not organ.is_embedded and data is None:
         raise PromptError(f"{organ.file} is not embedded; give its folder, --data FOLDER")
@@ -118,7 +118,7 @@ def _adata(organ: Organ, data: Path | None) -> AnnData:
     return adata[adata.obs["cell_type"].isin(kinds.index[kinds >= 10]).to_numpy()].copy()
 
 
-def _divided(adata: AnnData, seed: int) -> tuple[dict[str, npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
+def divided(adata: AnnData, seed: int) -> tuple[dict[str, npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
     """Rows to draw labelled cells from, by type, and rows held out: a fifth of each type, ``HELD_OUT`` at most."""
     types = adata.obs["cell_type"].astype(str).to_numpy()
     rng, pool, held = np.random.default_rng([seed, 5]), {}, []
@@ -131,7 +131,7 @@ def _divided(adata: AnnData, seed: int) -> tuple[dict[str, npt.NDArray[np.int64]
     return pool, np.sort(np.concatenate(held))
 
 
-def _drawn(pool: Mapping[str, npt.NDArray[np.int64]], size: int, seed: int) -> npt.NDArray[np.int64]:
+def drawn(pool: Mapping[str, npt.NDArray[np.int64]], size: int, seed: int) -> npt.NDArray[np.int64]:
     """So many rows, each type in its share and with two at least, or all there are."""
     total = sum(len(rows) for rows in pool.values())
     taken = [rows[: max(2, round(size * len(rows) / total))] for rows in pool.values()]
@@ -140,12 +140,12 @@ def _drawn(pool: Mapping[str, npt.NDArray[np.int64]], size: int, seed: int) -> n
 
 def _measure(base: str, labelled: AnnData, held: AnnData, ways: Sequence[str], *, seed: int) -> dict[str, Any]:
     opened, known, asked = load(base), read_cells(labelled), read_cells(held)
-    genes, types, true = np.intersect1d(known.measured, asked.measured), _types(known), _types(asked)
+    genes, types, true = np.intersect1d(known.measured, asked.measured), types_of(known), types_of(asked)
     regression = fit_logistic_regression(known.counts[:, genes], types)
     labels = sorted(set(types))
     found = {
-        "logistic regression": _scores(true, regression.predict(asked.counts[:, genes]).labels),
-        "base untouched": _scores(true, _said(opened, held, labels)),
+        "logistic regression": scored(true, regression.predict(asked.counts[:, genes]).labels),
+        "base untouched": scored(true, _said(opened, held, labels)),
     }
     found["base untouched"]["blood_accuracy"] = _blood(opened)
     for way in ways:
@@ -157,7 +157,7 @@ def _measure(base: str, labelled: AnnData, held: AnnData, ways: Sequence[str], *
             if way == CELLS:
                 found[way] = {**_told_apart(tuned, labelled, held, seed), "minutes": minutes}
                 continue
-            found[way] = {**_scores(true, _said(tuned, held, labels)), "alone": _scores(true, _said(tuned, held, labels, readout=False))}
+            found[way] = {**scored(true, _said(tuned, held, labels)), "alone": scored(true, _said(tuned, held, labels, readout=False))}
             sizes = {part: sum(file.stat().st_size for file in folder.glob(f"*/{part}")) / 1e6 for part in (WEIGHTS, READOUT)}
             found[way] |= {"minutes": minutes, "blood_accuracy": _blood(tuned), "answer_weighed": _weight_of_answer(tuned)}
             found[way] |= {"adapter_mb": round(sizes[WEIGHTS], 2), "readout_mb": round(sizes[READOUT], 2)}
@@ -171,12 +171,12 @@ def _weight_of_answer(model: Model) -> float | None:
 def _told_apart(model: Model, labelled: AnnData, held: AnnData, seed: int) -> dict[str, float]:
     """How well a forest tells written cells from held-out ones, as the model reads them; and those of the negative binomial."""
     known, asked = (model.read(cells, reserve=model.opened.reserve()) for cells in (labelled, held))
-    of_known = set(_types(known.cells))
-    rows = [row for row, label in enumerate(_types(asked.cells)) if label in of_known]
+    of_known = set(types_of(known.cells))
+    rows = [row for row, label in enumerate(types_of(asked.cells)) if label in of_known]
     real, prompts = asked.counts[rows], [fields_of(model, asked.cells)[row] for row in rows]
     made = {
         "scmulan": model.write_counts(prompts, Sampling(seed=seed)),
-        "negative binomial": sample_by_type(known.counts, _types(known.cells), [_types(asked.cells)[row] for row in rows], seed=seed),
+        "negative binomial": sample_by_type(known.counts, types_of(known.cells), [types_of(asked.cells)[row] for row in rows], seed=seed),
     }
     hvg = metrics.highly_variable(metrics.log_cp10k(known.counts), N_HVG)
     scores = {name: metrics.two_sample_auc(real, cells, hvg, seed=seed) for name, cells in made.items()}
@@ -184,7 +184,7 @@ def _told_apart(model: Model, labelled: AnnData, held: AnnData, seed: int) -> di
     return {f"{name} {key}": value for name, figures in each.items() for key, value in figures.items()}
 
 
-def _types(cells: Cells) -> list[str]:
+def types_of(cells: Cells) -> list[str]:
     return [str(label) for label in cells.fields["cell_type"]]
 
 
@@ -194,7 +194,7 @@ def _said(model: Model, adata: AnnData, labels: Sequence[str], *, readout: bool 
     return [str(label) for label in asked.obs["scmulan_cell_type"]]
 
 
-def _scores(true: Sequence[str], said: Sequence[str]) -> dict[str, Any]:
+def scored(true: Sequence[str], said: Sequence[str]) -> dict[str, Any]:
     found = metrics.annotation(true, said)
     return {"accuracy": round(found.accuracy, 3), "macro_f1": round(found.macro_f1, 3)}
 
@@ -204,5 +204,5 @@ def _blood(model: Model) -> float:
     adata = read_h5ad(assets.path("embedded", "cells", "zheng_pbmc_facs.h5ad"))
     held = adata[np.flatnonzero(adata.obs["split"] == "test")[:: max(1, 775 // BLOOD)]].copy()
     cells = read_cells(held)
-    types = _types(cells)
-    return float(_scores(types, _said(model, held, sorted(set(types))))["accuracy"])
+    types = types_of(cells)
+    return float(scored(types, _said(model, held, sorted(set(types))))["accuracy"])

@@ -82,6 +82,7 @@ def run_finetune(recipe: FinetuneRecipe, *, generate: Generate | None = None, sa
     """Carry a fine-tuning recipe out; it goes on where it stopped. Returns the folder of the adapter or model."""
     base, output, prompts = model_folder(recipe.base), Path(recipe.output), recipe.prompts()
     card = load_card(base)
+    recipe.training(base, output / "corpus", is_held_out=True)  # what is wrong with its lines is said before the work
     output.mkdir(parents=True, exist_ok=True)
     sources = _sources(recipe)
     division, split_files = _divide(recipe, sources, output)

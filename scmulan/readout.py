@@ -1,7 +1,7 @@
 """A readout of counts that stands beside a tuned model's answer: what the labelled cells say of a cell by their counts alone.
 
 Of tens of cells plain statistics learn more than a language model does. A readout has two voices, each linear in what it reads: a
-logistic regression on log CP10k in which labels weigh alike, and the multinomial of each label's counts, drawn toward the profile of all.
+logistic regression on log CP10k, and the multinomial of each label's counts, drawn toward the profile of all.
 How far each is trusted is fitted on the same cells, by cross-validation; how far the model's own answer is, on the cells held out from
 its tuning. It lies in the adapter's folder as one safetensors file.
 """
@@ -33,6 +33,10 @@ DRAWN = 1e5
 FOLDS = 5
 REPEATED_BELOW = 200
 """With fewer cells than this the cross-validation is done twice, over other folds."""
+SHARES = np.linspace(0, 1, 11)
+"""Of the multinomial in the two voices."""
+SHARPNESS, BOUNDS = 0.7, (-1.5, 2.0)
+"""Log of the mean distance of labels from their mean that few cells are drawn toward, for some tell all apart at any; and its bounds."""
 ABSENT = -20.0
 ANSWER, HELD_TO = 0.25, 4.0
 """Exponent of the model's answer where no cell was held out to fit it, and how strongly it is drawn there by a few."""
@@ -176,7 +180,7 @@ def _fit_voices(counts: sp.csr_matrix, place: npt.NDArray[np.int64], names: tupl
     columns = np.flatnonzero(np.asarray(counts.sum(0)).ravel())
     seen = _as_levels(counts[:, columns])
     log = log_cp10k(seen)
-    regression = LogisticRegression(C=PENALTY, max_iter=300, class_weight="balanced").fit(log, place)
+    regression = LogisticRegression(C=PENALTY, max_iter=300).fit(log, place)
     slopes, intercepts = np.zeros((len(names), len(columns))), np.full(len(names), ABSENT)
     if len(regression.classes_) == 2:  # one row says both
         slopes[regression.classes_] = np.stack([-regression.coef_[0], regression.coef_[0]]) / 2
@@ -214,14 +218,20 @@ def _folds(place: npt.NDArray[np.int64], seed: int) -> list[npt.NDArray[np.bool_
 
 
 def _trust(said: npt.NDArray[np.float64], true: npt.NDArray[np.int64], n_cells: int) -> tuple[float, float]:
-    """Exponents of least cross-validated loss, drawn toward voices of equal spread."""
-    from scipy.optimize import minimize
+    """Exponents of least cross-validated loss: the multinomial's share, which has to earn its place, and the sharpness of both."""
+    from scipy.optimize import minimize_scalar
 
-    spread = 2 / np.maximum(np.abs(said - said.mean(2, keepdims=True)).mean((1, 2)), 1e-9)
+    spread = 1 / np.maximum(np.abs(said - said.mean(2, keepdims=True)).mean((1, 2)), 1e-9)
+    found = list[tuple[float, npt.NDArray[np.float64]]]()
+    for share in SHARES:
+        exponents = spread * (1 - share, share)
+        pooled = np.tensordot(exponents, said, 1)
 
-    def cost(exponents: npt.NDArray[np.float64]) -> float:
-        pooled = log_softmax(np.tensordot(exponents * spread, said, 1), axis=1)
-        return float(-pooled[np.arange(len(true)), true].mean() + ((exponents - 1) ** 2).sum() / n_cells)
+        def loss(log_sharpness: float, pooled: npt.NDArray[np.float64] = pooled) -> float:
+            nats = -log_softmax(np.exp(log_sharpness) * pooled, axis=1)[np.arange(len(true)), true].mean()
+            return float(nats + (log_sharpness - SHARPNESS) ** 2 / n_cells)
 
-    found = minimize(cost, np.ones(2), bounds=[(0, None)] * 2).x * spread
-    return float(found[0]), float(found[1])
+        best = minimize_scalar(loss, bounds=BOUNDS, method="bounded")
+        found.append((best.fun + share**2 / n_cells, np.exp(best.x) * exponents))
+    regression, multinomial = min(found, key=lambda each: each[0])[1]
+    return float(regression), float(multinomial)

@@ -6,29 +6,29 @@ import numpy as np
 import pytest
 
 from scmulan import bench_organs
-from scmulan.bench_organs import ORGANS, SIZES, _adata, _divided, _drawn, organs
+from scmulan.bench_organs import ORGANS, SIZES, divided, drawn, labelled_cells, organs
 from scmulan.errors import PromptError
 
 
 @pytest.mark.parametrize("name", ["skin", "heart"])
 def test_cells_that_are_learnt_from_are_not_asked_about(name):
-    pool, held = _divided(_adata(ORGANS[name], None), 0)
+    pool, held = divided(labelled_cells(ORGANS[name], None), 0)
     for size in SIZES:
-        chosen = _drawn(pool, size, 0)
+        chosen = drawn(pool, size, 0)
         assert not set(chosen.tolist()) & set(held.tolist())
         assert len(chosen) <= max(size, 2 * len(pool))
         assert all(set(chosen.tolist()) & set(rows.tolist()) for rows in pool.values()), "every type is among them"
 
 
 def test_a_seed_decides_the_cells():
-    adata = _adata(ORGANS["skin"], None)
-    first, again, other = (_divided(adata, seed) for seed in (0, 0, 1))
+    adata = labelled_cells(ORGANS["skin"], None)
+    first, again, other = (divided(adata, seed) for seed in (0, 0, 1))
     assert np.array_equal(first[1], again[1])
     assert not np.array_equal(first[1], other[1])
 
 
 def test_an_organ_that_is_none_is_an_error_that_names_the_nearest():
-    with pytest.raises(PromptError, match="--only 'skni': needed one of skin, heart, lung, adapter, all weights, .*; nearest: 'skin'"):
+    with pytest.raises(PromptError, match=r"--only 'skni': needed one of skin, heart, lung, adapter, all weights, .*; nearest: 'skin'"):
         organs(model="demo", data=None, n=20, only=["skni"], seed=0, say=print)
 
 

@@ -423,3 +423,9 @@ def test_no_sentence_is_longer_than_the_model_reads(quick, trained, tmp_path):
     folder, _ = quick(packing={"context": 512, "pack_tokens": 512}, steps=1)
     context = load_checkpoint(trained.folder).context
     assert open_adapter(folder).card["context"] == context < 512
+
+
+def test_a_line_that_training_refuses_is_refused_before_any_work(trained, tmp_path):
+    with pytest.raises(RecipeError, match="steps is -3: needed at least 1"):
+        finetune(kidney(), tmp_path / "out", base=trained.folder, say=print, steps=-3)
+    assert not (tmp_path / "out" / "corpus").exists()

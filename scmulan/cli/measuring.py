@@ -75,8 +75,8 @@ def bench(
         str,
         typer.Argument(
             metavar="WHAT",
-            help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, corpus, kill, "
-            "check or fuzz-reader.",
+            help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, readout, corpus, "
+            "kill, check or fuzz-reader.",
         ),
     ],
     model: ModelName = "demo",
@@ -88,7 +88,8 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="sentence, training, parts, optimizers: what to run, by name, all when not given; kill: single, ddp or fsdp2. Repeatable."
+            help="sentence, training, parts, optimizers, organs, readout: what to run, by name, all when not given; "
+            "kill: single, ddp or fsdp2. Repeatable."
         ),
     ] = None,
     presets: Annotated[str, typer.Option(help="training, parts, losses: sizes of model, as demo,100m.")] = "demo",
