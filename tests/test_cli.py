@@ -332,6 +332,7 @@ COMPLETE = ["complete", "-o", "OUT", "-n", 2]
         ([*COMPLETE, "--gene", "GATA1"], "--gene 'GATA1': needed NAME=VALUE"),
         (["annotate", "IN", "-o", "OUT", "--field", "organ=tisue"], "obs has no column 'tisue'.*nearest: 'tissue'"),
         (["annotate", "IN", "-o", "OUT", "--field", "organn=tissue"], "field 'organn' is unknown.*nearest: 'organ'"),
+        (["annotate", "IN", "-o", "OUT.csv"], r"cells are written as h5ad; needed a name that ends in \.h5ad"),
         (["annotate", "IN", "-o", "OUT", "--cluster", "leiden"], "cluster 'leiden' is not a column of obs"),
         (["annotate", "IN", "-o", "OUT", "--labels", "B cell;b cells"], "give each label once"),
         (["annotate", "IN", "-o", "OUT", "--labels", ";"], "no label given"),

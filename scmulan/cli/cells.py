@@ -19,7 +19,7 @@ from scmulan.cli.terminal import (
     Output,
     Seed,
     cells_of,
-    check_writable,
+    check_cells,
     err,
     open_model,
     out,
@@ -75,7 +75,7 @@ def annotate(
     from scmulan.labels import choose
     from scmulan.levels import LEVELS
 
-    check_writable(output)
+    check_cells(output)
     if not 0 <= threshold <= 1:
         raise PromptError(f"--threshold {threshold}: needed a probability, from 0 to 1")
     asked, at = _labels(labels), level.strip() if ";" not in level else _labels(level) or level
@@ -124,7 +124,7 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Write the embedding of each cell into a copy of the file: obsm["X_scmulan"]."""
-    check_writable(output)
+    check_cells(output)
     adata, _ = read_cells(source, None, organism)
     opened = open_model(model, device, adapter)
     with cells_of(source, adata, "embed") as done:
@@ -144,7 +144,7 @@ def locate(
     as_json: AsJson = False,
 ) -> None:
     """Tell the organ of each cell from the cell alone."""
-    check_writable(output)
+    check_cells(output)
     adata, _ = read_cells(source, None, organism)
     opened = open_model(model, device, adapter)
     with cells_of(source, adata, "locate") as done:
@@ -166,7 +166,7 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Tell every field of each cell from the cell alone."""
-    check_writable(output)
+    check_cells(output)
     adata, _ = read_cells(source, None, organism)
     opened = open_model(model, device, adapter)
     with cells_of(source, adata, "describe") as done:

@@ -97,6 +97,15 @@ def check_writable(output: Path | None) -> None:
         raise PromptError(f"{output}: " + ("a folder; name a file" if output.is_dir() else f"no folder {output.parent}; make it first"))
 
 
+def check_cells(output: Path | None) -> None:
+    """As `check_writable`, of a file of cells, whose name is to say its format."""
+    check_writable(output)
+    if output is not None and output.suffix.lower() != ".h5ad":
+        raise PromptError(
+            f"{output}: cells are written as h5ad; needed a name that ends in .h5ad, for example {output.with_suffix('.h5ad')}"
+        )
+
+
 def check_picture(picture: Path | None) -> None:
     """As `check_writable`, of a picture, whose suffix says its format."""
     check_writable(picture)

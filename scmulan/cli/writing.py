@@ -14,7 +14,7 @@ from scmulan.cli.terminal import (
     ModelName,
     Output,
     Seed,
-    check_writable,
+    check_cells,
     open_model,
     pairs,
     progress,
@@ -60,7 +60,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Generate cells of a kind."""
-    check_writable(output)
+    check_cells(output)
     fields = _fields(more, organ=organ, cell_type=cell_type, organism=organism)
     how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, depth=depth, naming=naming)
     opened = open_model(model, device, adapter)
@@ -89,7 +89,7 @@ def complete(
     as_json: AsJson = False,
 ) -> None:
     """Generate cells that hold some genes at given counts (gene prompting; not an intervention)."""
-    check_writable(output)
+    check_cells(output)
     genes = _genes(gene)
     fields = _fields(more, organ=organ, cell_type=cell_type, organism=organism)
     how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, depth=depth, naming=naming)
