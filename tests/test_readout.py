@@ -22,6 +22,8 @@ from scmulan.model import CARD
 from scmulan.readout import ANSWER, Readout, fit_readout
 
 GENES = 400
+CONTEXT = 96
+"""What the adapter learns from, half of what its base can hold."""
 
 
 def cells_of(n: int, seed: int, depth: int = 600, kinds: int = 4) -> tuple[sp.csr_matrix, list[str]]:
@@ -128,7 +130,8 @@ def tuned(trained, tmp_path_factory):
     """An adapter of two steps: what it knows of kidney, its readout knows."""
     output = tmp_path_factory.mktemp("readout") / "kidney"
     said: list[str] = []
-    folder = finetune(kidney(), output, base=trained.folder, say=said.append, **{**QUICK, "tasks": {"annotate": 1}})
+    short = {"context": CONTEXT, "pack_tokens": 512}
+    folder = finetune(kidney(), output, base=trained.folder, say=said.append, **{**QUICK, "tasks": {"annotate": 1}, "packing": short})
     assert any(line.startswith("readout of counts: ") for line in said)
     return folder
 
@@ -180,3 +183,33 @@ def test_it_is_left_out_where_the_recipe_says_so_or_nothing_is_annotated(trained
     for name, changed in (("no", {"readout": False}), ("generate", {"tasks": {"generate": 1}})):
         folder = finetune(kidney(), tmp_path / name, base=trained.folder, say=lambda line: None, **{**QUICK, **changed})
         assert not (folder / READOUT).exists()
+
+
+# -- how long a cell is read ----------------------------------------------------------------------------------------------
+
+
+def test_cells_are_read_at_the_length_that_was_learnt_in_views_that_differ(tuned, trained):
+    model = load(trained.folder, adapter=tuned)
+    cells = kidney(3, seed=9)
+    cells.X = sum(kidney(3, seed=seed).X for seed in range(9, 19))  # deeper ones
+    assert model.opened.length == CONTEXT < model.checkpoint.context
+    ready = model.read(cells, reserve=model.opened.reserve())
+    assert ready.thinned.all()
+    assert max(len(ready.ids[row]) for row in range(3)) <= model.opened.length
+    assert ready.whole.sum() > ready.counts.sum()
+    views = model.opened.views(ready.whole)
+    assert len(views) == model.checkpoint.context // model.opened.length > 1
+    assert views[0][0].tolist() == ready.ids[0].tolist()
+    assert views[0][0].tolist() != views[1][0].tolist()
+    model.use(None)
+    assert model.opened.length == model.checkpoint.context
+    assert len(model.opened.views(ready.whole)) == 1
+
+
+def test_cells_that_fit_are_read_once(tuned, trained):
+    model = load(trained.folder, adapter=tuned)
+    ready = model.read(kidney(3, seed=9))
+    small = ready.whole.copy()
+    small.data[small.data < 3] = 0
+    small.eliminate_zeros()
+    assert len(model.opened.views(small)) == 1
