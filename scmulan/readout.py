@@ -38,8 +38,8 @@ SHARES = np.linspace(0, 1, 11)
 SHARPNESS, BOUNDS = 0.7, (-1.5, 2.0)
 """Log of the mean distance of labels from their mean that few cells are drawn toward, for some tell all apart at any; and its bounds."""
 ABSENT = -20.0
-ANSWER, HELD_TO = 0.25, 4.0
-"""Exponent of the model's answer where no cell was held out to fit it, and how strongly it is drawn there by a few."""
+EARNED = 4.0
+"""So many nats of held-out cells the model's answer has to save before it is weighed with an exponent of 1."""
 ANSWERS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 
 
@@ -55,7 +55,7 @@ class Readout:
     means : (G,) mean log CP10k among the cells it learnt from, which stand for a gene that was not measured
     profiles : (K, G) log shares of counts
     trust : exponents of the regression and of the multinomial
-    answer : exponent of the model's own answer beside them
+    answer : exponent of the model's own answer beside them; 0 where no cell was held out to fit it
     """
 
     labels: tuple[str, ...]
@@ -65,7 +65,7 @@ class Readout:
     means: npt.NDArray[np.float32]
     profiles: npt.NDArray[np.float32]
     trust: tuple[float, float] = (1.0, 1.0)
-    answer: float = ANSWER
+    answer: float = 0.0
 
     def log_probabilities(
         self, counts: sp.csr_matrix, labels: Sequence[str] | None = None, *, panel: npt.NDArray[np.bool_] | None = None
@@ -110,7 +110,7 @@ class Readout:
 
         def cost(exponent: float) -> float:
             pooled = log_softmax(own + exponent * said[rows], axis=1)
-            return float(-pooled[np.arange(len(rows)), place].mean() + HELD_TO * (exponent - ANSWER) ** 2 / len(rows))
+            return float(-pooled[np.arange(len(rows)), place].mean() + EARNED * exponent**2 / len(rows))
 
         return dataclasses.replace(self, answer=min(ANSWERS, key=cost))
 
