@@ -136,7 +136,7 @@ class Readout:
             with safe_open(path, framework="numpy") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 labels = tuple(json.loads(file.metadata()["labels"]))
-            regression, multinomial, answer = (float(value) for value in tensors["exponents"])
+            regression, multinomial, answer = (round(float(value), 6) for value in tensors["exponents"])
             return cls(
                 labels=labels, columns=tensors["columns"].astype(np.int64), slopes=tensors["slopes"].astype(np.float32),
                 intercepts=tensors["intercepts"], means=tensors["means"].astype(np.float32),
