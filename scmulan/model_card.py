@@ -160,7 +160,7 @@ def _training(card: Mapping[str, Any]) -> list[str]:
         lines.append(f"{card['parameters']:,} parameters{context}; cross-entropy over the legal next ids only.")
     if "readout" in card:
         readout = card["readout"]
-        fitted = f"fitted on {_count(readout['cells'], 'cell')} of {_count(len(readout['labels']), 'type')}"
+        fitted = f"fitted on {_count(readout['cells'], 'cell')} (those held out too) of {_count(len(readout['labels']), 'type')}"
         lines += ["", f"A readout of counts, {fitted}, is weighed into the answers of `annotate`; beside it the model's own answer has"]
         lines += [f"the weight {readout['answer']:g}. `annotate(..., readout=False)` asks the model alone."]
     if recipe:
