@@ -30,7 +30,7 @@ CHANGES = (
     "packing.pack_tokens=2048",
     "packs_per_step=2",
     "optimizer.matrix_lr=0",  # AdamW for all, and float32: bfloat16, in Muon too, shows the order of a sum over processes
-    "precision=no",
+    "precision='no'",
 )
 
 
