@@ -230,8 +230,10 @@ def merge(base: str | Path, adapter: str | Path, output: str | Path, *, dtype: t
 def merged_card(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Any]:
     """The base's card, with what the adapter has seen beside what the base has."""
     card = {key: value for key, value in checkpoint.card.items() if key not in ("weights_sha256", "tokenizer_sha256")}
+    readout = {"readout": adapter.card["readout"]} if "readout" in adapter.card else {}
     return {
         **card,
+        **readout,
         "steps": card.get("steps", 0) + adapter.card.get("steps", 0),
         "tokens": card.get("tokens", 0) + adapter.card.get("tokens", 0),
         "sources": [*card.get("sources", []), *adapter.card.get("sources", [])],
@@ -239,7 +241,6 @@ def merged_card(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Any]:
         "held_out_nats": adapter.card.get("held_out_nats", {}),
         "recipe": adapter.card.get("recipe", {}),
         "tuned_from": dict(adapter.base),
-        **{key: adapter.card[key] for key in ("readout",) if key in adapter.card},
         "merged_adapter": {"name": adapter.folder.name, "weights_sha256": adapter.sha256},
     }
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 
 from scmulan.adapters_folder import CONFIG
 from scmulan.corpus.blocks import number_of
 from scmulan.corpus.pack import counts_of
-from scmulan.corpus.shards import Corpus, write_json
+from scmulan.corpus.shards import CellRows, Corpus, write_json
 from scmulan.engines.transformers import TransformersEngine
 from scmulan.finetune_split import HELD, TRAIN
 from scmulan.model import CARD, file_hash, load_card, load_checkpoint
@@ -21,8 +22,8 @@ from scmulan.tasks_answers import GIVEN_TO_ANNOTATE, Answers
 from scmulan.tasks_opened import Opened
 from scmulan.training.loop import Say
 
-MOST_OF_LABEL, MOST_CELLS = 300, 5000
-"""A readout is for few cells: of more, no more are read than these."""
+MOST_OF_LABEL, MOST_CELLS, MOST_HELD = 300, 5000, 500
+"""A readout is for few cells: of each label, of all that are learnt from, and of those held out no more are read than these."""
 
 
 def shards_of_new(corpus: Corpus, n_new: int) -> list[str]:
@@ -32,34 +33,30 @@ def shards_of_new(corpus: Corpus, n_new: int) -> list[str]:
 
 def add_readout(folder: Path, base: Path, corpus: Corpus, n_new: int, *, seed: int, say: Say) -> None:
     """Fit a readout of cell types and lay it into the folder of an adapter or model, its card told; none where there is one type."""
+    files = shards_of_new(corpus, n_new)
+    learnt, held = (_labelled(corpus.read(split, files), most, seed) for split, most in ((TRAIN, MOST_CELLS), (HELD, MOST_HELD)))
+    types, held_types = ([str(label) for label in rows.fields.get("cell_type", [])] for rows in (learnt, held))
+    if len(set(types)) < 2:
+        say("no readout of counts: the cells to learn from are not of two types")
+        return
     opened = _opened(folder, base)
     answers = Answers(opened)
-    rows = corpus.read(files=shards_of_new(corpus, n_new))
-    labels = rows.fields.get("cell_type") or []
-    of_split = {
-        split: _some([row for row, label in enumerate(labels) if label and rows.splits[row] == split], labels, seed)
-        for split in (TRAIN, HELD)
-    }
-    counts = counts_of(rows.ids, answers.writer)
-    learnt, held = of_split[TRAIN], of_split[HELD]
-    types = [str(labels[row]) for row in learnt]
-    if len(set(types)) < 2:
-        say("no readout of counts: every cell is of one type")
-        return
-    first = fit_readout(counts[learnt], types, seed=seed)
-    if held:
-        known = opened.known([{name: rows.fields.get(name, [None] * len(rows))[row] for name in GIVEN_TO_ANNOTATE} for row in held])
-        said = answers.said_of_types(counts[held], known, first.labels)
-        first = first.with_answer(said, counts[held], [str(labels[row]) for row in held])
-    every = [*learnt, *(row for row in held if labels[row] in first.labels)]
-    whole = dataclasses.replace(fit_readout(counts[every], [str(labels[row]) for row in every], seed=seed), answer=first.answer)
+    counts, held_counts = (counts_of(rows.ids, answers.writer) for rows in (learnt, held))
+    whole = first = fit_readout(counts, types, seed=seed)
+    if len(held):
+        fields = [{name: held.fields.get(name, [None] * len(held))[row] for name in GIVEN_TO_ANNOTATE} for row in range(len(held))]
+        said = answers.said_of_types(held_counts, opened.known(fields), first.labels)
+        first = first.with_answer(said, held_counts, held_types)
+        of_known = [row for row, label in enumerate(held_types) if label in first.labels]
+        types += [held_types[row] for row in of_known]
+        whole = dataclasses.replace(fit_readout(sp.vstack([counts, held_counts[of_known]], "csr"), types, seed=seed), answer=first.answer)
     path = whole.save(folder)
     card = load_card(folder)
     trust = dict(zip(("regression", "multinomial"), whole.trust, strict=True))
-    card["readout"] = {"labels": list(whole.labels), "cells": len(every), **trust, "answer": whole.answer, "sha256": file_hash(path)}
+    card["readout"] = {"labels": list(whole.labels), "cells": len(types), **trust, "answer": whole.answer, "sha256": file_hash(path)}
     write_json(folder / CARD, card)
     write_card(folder, card)
-    say(f"readout of counts: {len(every):,} cells, the model's answer weighed {whole.answer:g}")
+    say(f"readout of counts: {len(types):,} cells, the model's answer weighed {whole.answer:g}")
 
 
 def _opened(folder: Path, base: Path) -> Opened:
@@ -71,12 +68,13 @@ def _opened(folder: Path, base: Path) -> Opened:
     return opened
 
 
-def _some(rows: Sequence[int], labels: Sequence[str | None], seed: int) -> list[int]:
-    """No more than ``MOST_OF_LABEL`` of each label and ``MOST_CELLS`` of all, drawn."""
-    drawn, taken = np.random.default_rng([seed, 23]).permutation(list(rows)).astype(int).tolist(), dict[str | None, int]()
-    kept = list[int]()
-    for row in drawn:
-        taken[labels[row]] = taken.get(labels[row], 0) + 1
-        if taken[labels[row]] <= MOST_OF_LABEL and len(kept) < MOST_CELLS:
+def _labelled(rows: CellRows, most: int, seed: int) -> CellRows:
+    """Cells that have a type: no more than ``MOST_OF_LABEL`` of each and ``most`` of all, drawn."""
+    labels = rows.fields.get("cell_type") or [None] * len(rows)
+    kept, taken = list[int](), Counter[str]()
+    for row in np.random.default_rng([seed, 23]).permutation(len(rows)).tolist():
+        label = labels[row]
+        if label and taken[label] < MOST_OF_LABEL and len(kept) < most:
+            taken[label] += 1
             kept.append(row)
-    return sorted(kept)
+    return rows.select(sorted(kept))

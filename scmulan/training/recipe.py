@@ -266,5 +266,6 @@ def _checked(value: Any, kind: str, where: str) -> Any:
         raise RecipeError(f"{where} is {value!r}: needed a whole number")
     for name, needed, words in (("bool", bool, "true or false"), ("str", str, "a text"), ("dict", Mapping, "a mapping")):
         if kind.split("[")[0] == name and not isinstance(value, needed):
-            raise RecipeError(f"{where} is {value!r}: needed {words}")
+            quotes = " (YAML reads no, yes, on and off as truth unless they stand in quotes)" if name == "str" and isinstance(value, bool) else ""
+            raise RecipeError(f"{where} is {value!r}: needed {words}{quotes}")
     return int(value) if kind == "int" else value
