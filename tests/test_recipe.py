@@ -60,6 +60,7 @@ def test_overrides_reach_inside_and_win(path):
         ("plan={sources: [a.h5ad]}", "needs either `plan:`.*or `corpus:`.*not both"),
         ("model=tiny", "model is 'tiny': needed a mapping"),
         ("model.preset=5", "preset is 5: needed a text"),
+        ("precision=no", "precision is False: needed a text .YAML reads no, yes"),
         ("compile=maybe", "compile is 'maybe': needed true or false"),
         ("steps.more=3", "steps.more: steps is 50, which has no parts"),
         ("steps=[", "steps=\\[: not YAML"),
