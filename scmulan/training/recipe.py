@@ -266,6 +266,7 @@ def _checked(value: Any, kind: str, where: str) -> Any:
         raise RecipeError(f"{where} is {value!r}: needed a whole number")
     for name, needed, words in (("bool", bool, "true or false"), ("str", str, "a text"), ("dict", Mapping, "a mapping")):
         if kind.split("[")[0] == name and not isinstance(value, needed):
-            quotes = " (YAML reads no, yes, on and off as truth unless they stand in quotes)" if name == "str" and isinstance(value, bool) else ""
+            is_bare_word = name == "str" and isinstance(value, bool)
+            quotes = " (YAML reads no, yes, on and off as truth unless they stand in quotes)" if is_bare_word else ""
             raise RecipeError(f"{where} is {value!r}: needed {words}{quotes}")
     return int(value) if kind == "int" else value
