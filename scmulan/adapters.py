@@ -1,15 +1,18 @@
 """LoRA on a language model: its recipe, its attachment to the linear layers, and which of several is in use.
 
-An adapter is a pair of narrow matrices beside each linear layer (Hu et al. 2021, arXiv:2106.09685), put there by PEFT. Labels are text and
-genes are rows that exist, so no embedding is trained: every server of adapters (vLLM takes linear layers only) can run it. The layers of
-the model are changed in place: ``lm.model`` stays its body. With ``bits`` the layers below are held in 4 or 8 bits (QLoRA,
-arXiv:2305.14314); the adapter is the same kind of folder.
+An adapter is a pair of narrow matrices beside each linear layer (Hu et al. 2021, arXiv:2106.09685), put there by PEFT, and beside the
+output matrix: how often each gene is taken, in an organ whose genes the base never met, is a number of that gene, which no change of the
+layers can say. Labels are text and genes are rows that exist, so no embedding is trained: every server of adapters (vLLM takes linear
+layers and the output matrix) can run it. The layers of the model are changed in place: ``lm.model`` stays its body. With ``bits`` the
+layers below are held in 4 or 8 bits (QLoRA, arXiv:2305.14314); the adapter is the same kind of folder.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +24,8 @@ from scmulan.errors import EngineError, RecipeError, nearest
 
 TRAINED = "default"
 """PEFT's name of the adapter that is being trained."""
+OUTPUT = "lm_head"
+"""The output matrix, by its name among the layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +66,14 @@ def linear_layers(lm: PreTrainedModel) -> dict[str, torch.nn.Module]:
     return {name: module for name, module in lm.named_modules() if isinstance(module, torch.nn.Linear) and name.startswith("model.")}
 
 
+def target_names(lm: PreTrainedModel) -> list[str]:
+    """Last names of all that an adapter may stand beside: the linear layers, and the output matrix."""
+    return [*dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(lm)), OUTPUT]
+
+
 def targets_of(lm: PreTrainedModel, recipe: AdapterRecipe) -> list[str]:
     """Last names of the layers that a recipe means; RecipeError names those there are when one is not among them."""
-    known = list(dict.fromkeys(name.rpartition(".")[2] for name in linear_layers(lm)))
+    known = target_names(lm)
     for name in recipe.targets or ():
         if name not in known:
             raise RecipeError(f"adapter.targets: this model has no linear layer {name!r}{nearest(name, known)}; it has {', '.join(known)}")
@@ -87,7 +97,22 @@ def attach(lm: PreTrainedModel, recipe: AdapterRecipe) -> Any:
     config = peft.LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
     )
-    return peft.get_peft_model(lm, config, adapter_name=TRAINED).train()
+    with untied_in_peace():
+        return peft.get_peft_model(lm, config, adapter_name=TRAINED).train()
+
+
+def output_matrix(lm: PreTrainedModel) -> torch.Tensor:
+    """The output matrix as the adapters in use make it, (V, D); that of the model itself where none changes it."""
+    head: Any = lm.get_output_embeddings()
+    weight_VD: torch.Tensor = head.weight
+    if getattr(head, "disable_adapters", True):
+        return weight_VD
+    with torch.autocast(weight_VD.device.type, enabled=False):
+        for name in head.active_adapters:
+            if name in head.lora_A:
+                added_VD = head.lora_B[name].weight.float() @ head.lora_A[name].weight.float()
+                weight_VD = weight_VD + (added_VD * head.scaling[name]).to(weight_VD.dtype)
+    return weight_VD
 
 
 def trainable_state(lm: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -110,6 +135,14 @@ def use_adapter(peft_model: Any, name: str | None) -> None:
         raise EngineError(f"adapter {name!r}: not loaded; load it with scmulan.load(..., adapter=FOLDER)")
     peft_model.base_model.enable_adapter_layers()
     peft_model.set_adapter(key_of(name), inference_mode=True)
+
+
+@contextmanager
+def untied_in_peace() -> Iterator[None]:
+    """PEFT warns of an adapter beside one of two tied matrices; ``adapters_folder.merge`` parts them first, so there is nothing to fear."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        yield
 
 
 def import_peft() -> Any:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from scmulan import assets
-from scmulan.adapters import TRAINED, import_peft, key_of, linear_layers, use_adapter
+from scmulan.adapters import OUTPUT, TRAINED, import_peft, key_of, target_names, untied_in_peace, use_adapter
 from scmulan.errors import CheckpointError, some
 from scmulan.model import CARD, Checkpoint, file_hash, load_checkpoint, save_checkpoint
 from scmulan.model_card import write_card
@@ -155,10 +155,11 @@ def load_adapter(lm: PreTrainedModel, adapter: Adapter, name: str, onto: Any = N
         raise CheckpointError(f"{adapter.folder}: there is an adapter {name!r} already; give this one another name")
     config = _lora_config(peft, adapter, lm if onto is None else None)
     try:
-        if onto is None:
-            onto = peft.get_peft_model(lm, config, adapter_name=key)
-        else:
-            onto.add_adapter(key, config)
+        with untied_in_peace():
+            if onto is None:
+                onto = peft.get_peft_model(lm, config, adapter_name=key)
+            else:
+                onto.add_adapter(key, config)
         found = peft.set_peft_model_state_dict(onto, load_file(adapter.folder / WEIGHTS), adapter_name=key)
     except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{adapter.folder}: can't be put on this model ({error}); copy the adapter again") from error
@@ -178,12 +179,10 @@ def _lora_config(peft: Any, adapter: Adapter, lm: PreTrainedModel | None) -> Any
         raise CheckpointError(f"{adapter.folder / CONFIG}: needed a LoRA of linear layers alone, without modules_to_save")
     targets = adapter.config.get("target_modules") or []
     if lm is not None:
-        known = {name.rpartition(".")[2] for name in linear_layers(lm)}
-        unknown = sorted(set(targets) - known)
+        known = target_names(lm)
+        unknown = sorted(set(targets) - set(known))
         if unknown:
-            raise CheckpointError(
-                f"{adapter.folder / CONFIG}: the model has no linear layer {some(unknown)}; it has {', '.join(sorted(known))}"
-            )
+            raise CheckpointError(f"{adapter.folder / CONFIG}: the model has no linear layer {some(unknown)}; it has {', '.join(known)}")
     config = peft.LoraConfig.from_pretrained(str(adapter.folder))
     config.inference_mode = True
     config.base_model_name_or_path = None  # the card names the base, by its hash
@@ -220,11 +219,21 @@ def merge(base: str | Path, adapter: str | Path, output: str | Path, *, dtype: t
         raise CheckpointError(f"{output}: there already; name another folder")
     checkpoint, opened = load_checkpoint(base), open_adapter(adapter)
     check_base(opened, checkpoint.card, base)
+    if OUTPUT in opened.config.get("target_modules", ()):
+        _untie(checkpoint.model)
     merged = load_adapter(checkpoint.model, opened, opened.folder.name).merge_and_unload()
     save_checkpoint(output, merged, checkpoint.folder, merged_card(checkpoint, opened), dtype=dtype)
     if (opened.folder / READOUT).is_file():
         shutil.copyfile(opened.folder / READOUT, output / READOUT)
     return output
+
+
+def _untie(lm: PreTrainedModel) -> None:
+    """Give a model whose input and output embeddings are one matrix an output matrix of its own."""
+    if lm.config.tie_word_embeddings:
+        lm.config.tie_word_embeddings = False
+        head = lm.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
 def merged_card(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Any]:

@@ -259,6 +259,10 @@ class GeneTable:
                 votes[position] = int(name == self.symbols[row]) - int(name == self.mouse_symbols[mouse_row])
         return votes
 
+    def is_of(self, organism: str) -> np.ndarray:
+        """(G,) bool: genes that a species is known to have; every organism but mouse is read as human."""
+        return np.asarray((self.mouse_symbols if species_of(organism) == MOUSE else self.gene_ids) != "")
+
     def spell(self, index: np.ndarray, organism: str = HUMAN, naming: str = "symbol") -> list[str]:
         """Names of rows in a species' own spelling; where it has none, the other species' name.
 

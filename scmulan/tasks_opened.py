@@ -99,6 +99,12 @@ class Opened:
         learnt = card.get("recipe", {}).get("packing", {}).get("context", self.checkpoint.context)
         return min(int(learnt), self.checkpoint.context)
 
+    def genes_beyond(self, organism: str) -> list[str]:
+        """Genes that training cells of a species had, though the gene table does not know them of it, by symbol."""
+        cards = [self.checkpoint.card] if self.adapter is None else [self.checkpoint.card, self.adapters[self.adapter].card]
+        sources = [source for card in cards for source in card.get("sources", [])]
+        return sorted({gene for source in sources for gene in source.get("genes_beyond_species", {}).get(organism, [])})
+
     def reserve(self, answer: int = 48) -> int:
         """Ids that a sentence keeps free for fields and answer."""
         return min(64 + answer, self.length // 4)

@@ -123,7 +123,7 @@ class WrittenCells:
         )
 
     def panel(self, organism: str) -> npt.NDArray[np.bool_]:
-        """Genes of the vocabulary that a species has; (n_genes,)."""
-        spelled = self.table.mouse_symbols if organism == "Mus musculus" else self.table.gene_ids
-        panel = np.asarray(spelled)[self.opened.rows] != ""
+        """Genes of the vocabulary that a species has, or that training cells of that species were said to have; (n_genes,)."""
+        panel: npt.NDArray[np.bool_] = self.table.is_of(organism)[self.opened.rows]
+        panel[self.vocabulary.columns(self.opened.genes_beyond(organism))] = True
         return panel if panel.any() else np.ones(len(self.opened.rows), dtype=bool)

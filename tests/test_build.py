@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import yaml
 from conftest import kind_cells
 
@@ -176,6 +178,20 @@ def test_the_cells_of_a_corpus_are_those_of_its_files(trained):
     assert ((back > 10) == (counts > 10)).all()
     assert rows.cell_ids[:120] == cells.cell_ids
     assert rows.fields["cell_type"][:120] == cells.fields["cell_type"]
+
+
+def test_genes_that_a_species_is_not_known_to_have_are_told_of_the_source(trained, tmp_path):
+    """The mouse file names a gene that the gene table knows of in human alone, as some annotations do."""
+    genes, table = load_vocabulary(trained.tokenizer).genes, GeneTable.load()
+    rows = table.index_of_symbols(genes)
+    read_as = table.resolve(genes, "Mus musculus").index
+    odd = str(table.symbols[rows[(read_as == rows) & ~table.is_of("Mus musculus")[rows]][0]])
+    adata = anndata.read_h5ad(trained.plan.parent / "mouse.h5ad")
+    adata.var_names = [odd, *adata.var_names[1:]]
+    adata.X = sp.csr_matrix(np.maximum(adata.X.toarray(), 1))
+    adata.write_h5ad(tmp_path / "odd.h5ad")
+    manifest = build_corpus(read_plan({"sources": ["odd.h5ad"]}, tmp_path), trained.tokenizer, tmp_path / "corpus")
+    assert manifest["sources"][0]["genes_beyond_species"] == {"Mus musculus": [odd]}
 
 
 def test_cells_without_a_data_set_of_their_own_are_of_their_file(trained):

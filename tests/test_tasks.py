@@ -159,6 +159,14 @@ def test_a_gene_of_another_species_that_was_asked_for_is_not_lost(model):
     assert counts_in(cells, "Ly6c2").tolist() == [5, 5]
 
 
+def test_a_gene_that_the_training_cells_of_a_species_had_may_be_written_there(model, monkeypatch):
+    column = model.vocabulary.column_of["Ly6c2"]
+    card = model.opened.checkpoint.card
+    monkeypatch.setitem(card, "sources", [*card["sources"], {"genes_beyond_species": {"Homo sapiens": ["Ly6c2"]}}])
+    assert model.written.panel("Homo sapiens")[column]
+    assert model.opened.genes_beyond("Mus musculus") == []
+
+
 # -- annotate ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import weakref
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ class Tally:
     donors: dict[str, Counter[str]] = field(default_factory=dict)
     depths: Counter[str] = field(default_factory=Counter)
     lengths: Counter[str] = field(default_factory=Counter)
+    beyond: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, rows: CellRows, vocabulary: Vocabulary) -> None:
         """Count cells in."""
@@ -114,12 +116,22 @@ class Tally:
         self.depths.update(Counter(map(str, steps.tolist())))
         self.lengths.update(Counter(map(str, rows.ids.lengths.tolist())))
 
+    def add_beyond(self, counts: sp.csr_matrix, organisms: Sequence[str | None], vocabulary: Vocabulary) -> None:
+        """Count in the cells that detect a gene which their species is not known to have: an annotation may have named it all the same."""
+        for organism in {name for name in organisms if name}:
+            is_of = np.array(organisms, dtype=object) == organism
+            cells = np.bincount((counts if is_of.all() else counts[is_of]).indices, minlength=vocabulary.n_genes)
+            found = np.flatnonzero(~_known_of(organism, vocabulary) & (cells > 0))
+            if len(found):
+                self.beyond.setdefault(organism, Counter()).update({vocabulary.genes[column]: int(cells[column]) for column in found})
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "cells": self.cells, "tokens": self.tokens, "splits": dict(self.splits),
             "labels": {name: dict(sorted(values.items())) for name, values in self.labels.items()},
             "donors": {donor: sorted(splits) for donor, splits in sorted(self.donors.items())},
             "depths": dict(sorted(self.depths.items())), "lengths": dict(sorted(self.lengths.items())),
+            "genes_beyond_species": {organism: dict(sorted(genes.items())) for organism, genes in sorted(self.beyond.items())},
         }  # fmt: skip
 
     def join(self, record: dict[str, Any]) -> None:
@@ -133,6 +145,8 @@ class Tally:
             self.labels.setdefault(name, Counter()).update(values)
         for donor, splits in record["donors"].items():
             self.donors.setdefault(donor, Counter()).update(dict.fromkeys(splits, 1))
+        for organism, genes in record.get("genes_beyond_species", {}).items():
+            self.beyond.setdefault(organism, Counter()).update(genes)
 
     def median_length(self) -> int:
         """Median number of ids of a cell."""
@@ -225,6 +239,7 @@ def build_block(block: Block) -> None:
             rows = _rows(block, store, first, last, csentence.encode(counts, vocabulary, is_clean=True), marks_of(counts))
             writer.add(rows)
             tally.add(rows, vocabulary)
+            tally.add_beyond(counts, rows.fields["organism"], vocabulary)
             total, within = total + of_genes, within + int(counts.data.sum(dtype=np.int64))
     counted = {"counts": total, "counts_in_vocabulary": within, "doubles": 0}
     write_json(record_of(block.path), {"of": block.described(), "sha256": writer.sha256, **counted, **tally.to_dict()})
@@ -243,6 +258,13 @@ def vocabulary_columns(store: CellStore, vocabulary: Vocabulary) -> npt.NDArray[
     if (onto < 0).all():
         raise VocabularyError(f"{store.path}: none of its genes is among the {vocabulary.n_genes:,} of the tokenizer; take another one")
     return onto
+
+
+def _known_of(organism: str, vocabulary: Vocabulary) -> npt.NDArray[np.bool_]:
+    """(n_genes,) genes of the vocabulary that a species is known to have."""
+    table = GeneTable.load()
+    found: npt.NDArray[np.bool_] = table.is_of(organism)[table.index_of_symbols(vocabulary.genes)]
+    return found
 
 
 def _rows(block: Block, store: CellStore, first: int, last: int, ids: Ragged, prints: npt.NDArray[np.uint64]) -> CellRows:

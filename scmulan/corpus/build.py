@@ -237,6 +237,7 @@ def _source_entry(source: Source, found: Survey, records: list[dict[str, Any]]) 
         "label_cells": {name: dict(sorted(values.items())) for name, values in tally.labels.items()},
         "depths": dict(sorted(tally.depths.items(), key=lambda item: int(item[0]))),
         "lengths": _binned(tally),
+        "genes_beyond_species": {organism: sorted(genes) for organism, genes in sorted(tally.beyond.items())},
         "share_of_counts_outside_vocabulary": round(1 - within / max(total, 1), 6),
         "median_tokens": tally.median_length(),
         "findings": found.findings,

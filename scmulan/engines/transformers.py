@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
-from scmulan.adapters import use_adapter
+from scmulan.adapters import output_matrix, use_adapter
 from scmulan.adapters_folder import Adapter, load_adapter
 from scmulan.automaton import CellAutomaton, legal_targets
 from scmulan.csentence import BOUNDS, Ids
@@ -102,20 +102,26 @@ class TransformersEngine:
         self.lm = checkpoint.model.to(device=self.device, dtype=self.dtype).eval()
         self.lm.set_attn_implementation(GROUPED)
         self.body: Any = self.lm.model
-        self.output_VD: torch.Tensor = self.lm.get_output_embeddings().weight
-        self._outputs: dict[int, torch.Tensor] = {}
+        self._take_output()
         self._adapted: Any = None
 
     def add_adapter(self, name: str, adapter: Adapter) -> None:
         """Put an adapter beside the layers, and let it work; those there before stay, and wait."""
         self._adapted = load_adapter(self.lm, adapter, name, self._adapted, dtype=self.dtype)
+        self._take_output()
 
     def use_adapter(self, name: str | None) -> None:
         """Let one of the adapters work, or the model as it is without any."""
         if self._adapted is not None:
             use_adapter(self._adapted, name)
+            self._take_output()
         elif name is not None:
             raise EngineError(f"adapter {name!r}: none is loaded; load it with scmulan.load(..., adapter=FOLDER)")
+
+    def _take_output(self) -> None:
+        """The output matrix, as the adapter in use makes it."""
+        self.output_VD = output_matrix(self.lm).detach()
+        self._outputs: dict[int, torch.Tensor] = {}
 
     def output_from(self, column: int) -> torch.Tensor:
         """Output matrix without the genes before a column; (V - column, D)."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
+from scmulan.adapters import output_matrix
 from scmulan.automaton import legal_targets
 from scmulan.csentence import Ids, Vocabulary
 from scmulan.training.loss import CPU_CHUNKS, GPU_CHUNKS, Chunk, legal_cross_entropy, plan_chunks
@@ -99,7 +100,7 @@ class PackedLM(torch.nn.Module):
 
     def forward(self, inputs: PackInputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Weighted sum of nats of a pack, and the nats of the id predicted at each position; (), (T,)."""
-        output_VD = self.lm.get_output_embeddings().weight
+        output_VD = output_matrix(self.lm)
         device = output_VD.device
         hidden_TD = self.lm.model(
             input_ids=torch.from_numpy(inputs.ids)[None].to(device),
