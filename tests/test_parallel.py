@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import tiny_recipe
+from safetensors.torch import load_file
 
 from scmulan import assets
+from scmulan.adapters_folder import WEIGHTS
 from scmulan.errors import RecipeError
 from scmulan.model import load_checkpoint
 from scmulan.training.curve import curve_lines
@@ -76,6 +79,23 @@ def test_two_processes_write_the_model_of_one(runs, strategy):
     assert found.card["held_out_nats"] == pytest.approx(wanted.card["held_out_nats"], rel=1e-3)
     for name, tensor in found.model.state_dict().items():
         np.testing.assert_allclose(tensor.numpy(), wanted.model.state_dict()[name].numpy(), rtol=1e-2, atol=4e-3)  # written in bfloat16
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_adapter_of_one(trained, tmp_path):
+    """With its part beside the output matrix, which is multiplied outside of any layer."""
+    found = dict[str, dict[str, torch.Tensor]]()
+    for strategy in STRATEGIES:
+        changes = {"model": {"start": str(trained.folder)}, "adapter": {"rank": 4, "dropout": 0.0}, "packing": {"context": 128}}
+        recipe = recipe_of(tmp_path / strategy, trained.corpus, **changes)
+        train(strategy, recipe, "optimizer.matrix_lr=0", "steps=8")
+        found[strategy] = load_file(tmp_path / strategy / "run" / "adapter" / WEIGHTS)
+        np.testing.assert_allclose(losses(tmp_path / strategy), losses(tmp_path / "single"), atol=1e-4)
+    assert any("lm_head.lora_B" in name and tensor.any() for name, tensor in found["single"].items())
+    for strategy in ("ddp", "fsdp2"):
+        assert found[strategy].keys() == found["single"].keys()
+        for name, tensor in found[strategy].items():
+            torch.testing.assert_close(tensor, found["single"][name], rtol=1e-2, atol=4e-3, msg=lambda text: f"{strategy}, {name}: {text}")
 
 
 @pytest.mark.slow

@@ -36,6 +36,8 @@ class Parallel:
     """
 
     def __init__(self, precision: str, *, log_with: str | None = None, folder: str = "."):
+        # by accelerate's default transformers would give all processes but the first zeros for weights, and wait for them to be sent
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         AcceleratorState._reset_state()  # else a second run of a process could have no other precision than the first
         self.accelerator = Accelerator(
             mixed_precision=precision, log_with=log_with, project_dir=folder, cpu=not torch.accelerator.is_available()
