@@ -95,7 +95,7 @@ def test_two_processes_train_the_adapter_of_one(trained, tmp_path):
     for strategy in ("ddp", "fsdp2"):
         assert found[strategy].keys() == found["single"].keys()
         for name, tensor in found[strategy].items():
-            torch.testing.assert_close(tensor, found["single"][name], rtol=1e-2, atol=4e-3, msg=lambda text: f"{strategy}, {name}: {text}")
+            torch.testing.assert_close(tensor, found["single"][name], rtol=1e-2, atol=4e-3)
 
 
 @pytest.mark.slow

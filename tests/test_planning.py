@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
+import yaml
 from conftest import tiny_recipe
 from typer.testing import CliRunner
 
+from scmulan.adapters import AdapterRecipe, attach
 from scmulan.cli import app
 from scmulan.corpus.estimate import estimate_sentences
 from scmulan.corpus.plan import read_plan
 from scmulan.corpus.shards import Corpus
 from scmulan.errors import RecipeError
+from scmulan.model import load_checkpoint, n_parameters
+from scmulan.training import sizing
 from scmulan.training.curve import curve_lines
 from scmulan.training.hardware import DEVICES, device_of
-from scmulan.training.planning import measure_sentences, plan_run, writer_of
+from scmulan.training.planning import measure_sentences, model_size, plan_run, writer_of
 from scmulan.training.recipe import Recipe, fill
 
 
@@ -90,8 +95,6 @@ def test_an_impossible_machine_is_an_error(trained, recipe, sentences, change, s
 
 @pytest.fixture
 def recipe_file(trained, tmp_path):
-    import yaml
-
     given = tiny_recipe(tmp_path / "run", corpus=str(trained.corpus))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given))
     return tmp_path / "recipe.yaml"
@@ -132,3 +135,30 @@ def test_neither_a_recipe_nor_presets_is_an_error():
     found = CliRunner().invoke(app, ["pretrain"])
     assert isinstance(found.exception, RecipeError)
     assert "no recipe; needed the path of one" in str(found.exception)
+
+
+def test_of_an_adapter_only_its_own_parameters_are_trained(trained, tmp_path):
+    recipe = fill(
+        Recipe, tiny_recipe(tmp_path, model={"start": str(trained.folder)}, adapter={"rank": 4}, optimizer={"matrix_lr": 0}), "test"
+    )
+    writer = writer_of(trained.corpus)
+    size = model_size(recipe, writer.vocabulary)
+    lm = load_checkpoint(trained.folder).model
+    whole = n_parameters(lm)
+    attach(lm, AdapterRecipe(rank=4))
+    assert size.total == whole
+    assert size.adapter == sum(p.numel() for p in lm.parameters() if p.requires_grad)
+    shape = {"chunk": 1000, "precision": "no", "has_muon": False}
+    found = sizing.memory(size, 1024, **shape)
+    assert found.gradients == 4 * size.adapter
+    assert found.optimizer == 8 * size.adapter
+    assert found.weights == 4 * (size.total + size.adapter)
+    in_4_bits = dataclasses.replace(size, bits=4)
+    assert sizing.memory(in_4_bits, 1024, **shape).weights == found.weights - size.matrices * 7 // 2
+    of_layers = sizing.operations(size, keys=100, columns=500).matrices
+    assert of_layers == 4 * size.matrices + 6 * size.adapter
+    recipe_file = tmp_path / "adapter.yaml"
+    recipe_file.write_text(yaml.safe_dump({**recipe.to_dict(), "corpus": str(trained.corpus)}))
+    said = CliRunner().invoke(app, ["pretrain", str(recipe_file), "--plan"])
+    assert f"an adapter of {size.adapter:,} parameters is trained" in said.output
+    assert "4 N + 6 A" in said.output

@@ -74,13 +74,20 @@ def _print(plan: RunPlan, name: str, *, is_built: bool) -> None:
     model, corpus, run, of_token, time = plan.model, plan.corpus, plan.run, plan.operations["per_token"], plan.time
     row = _row
     row("model", f"{model['name']}: {model['total']:,} parameters, of which embeddings {model['embeddings']:,}; {model['layers']} layers")
+    if model["adapter"]:
+        held = f", the layers below held in {model['bits']} bits" if model["bits"] < 32 else ""
+        row("", f"an adapter of {model['adapter']:,} parameters is trained{held}")
     row("corpus", f"{corpus['cells']:,} training cells, {_short(corpus['tokens'])} tokens an epoch, {corpus['length']:,.0f} a sentence")
     row("", f"packs {corpus['fill']:.1%} full; {corpus['how']}" + ("" if is_built else f"; scmulan corpus pack {name} builds it"))
     row("run", f"{run['steps']:,} steps of {run['tokens_per_step']:,} tokens: {_short(run['tokens'])} tokens, {run['epochs']:,.2f} epochs")
     worth = f"worth {_short(run['worth_new_tokens'])} new tokens (Muennighoff et al. 2023)"
     row("", f"{run['tokens_per_parameter']:,.3g} tokens a parameter; {worth}")
-    row("operations", f"{plan.operations['run']:.3g} = tokens x (6 N + 12 L H Q K + 6 D C) = tokens x {of_token['needed']:,.0f}")
-    row("", f"6 N {of_token['matrices']:,.0f}: N, the layers' matrices (Kaplan et al. 2020)")
+    per_matrix = "4 N + 6 A" if model["adapter"] else "6 N"
+    row("operations", f"{plan.operations['run']:.3g} = tokens x ({per_matrix} + 12 L H Q K + 6 D C) = tokens x {of_token['needed']:,.0f}")
+    row(
+        "",
+        f"{per_matrix} {of_token['matrices']:,.0f}: N, the layers' matrices (Kaplan et al. 2020){'; A, the adapter' * bool(model['adapter'])}",
+    )
     row("", f"12 L H Q K {of_token['attention']:,.0f}: a token sees K = {corpus['keys']:,.0f} ids (Chowdhery et al. 2022, B; causal)")
     whole = f"all ids would be {of_token['whole_vocabulary']:,.0f}"
     row("", f"6 D C {of_token['loss']:,.0f}: the loss over C = {corpus['columns']:,.0f} rows of the output matrix; {whole}")

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from scmulan.adapters import attach
 from scmulan.corpus.pack import Packs, counts_of, epoch_packs
 from scmulan.corpus.sentences import Sentences, mean_keys
 from scmulan.corpus.shards import Corpus
@@ -65,7 +67,14 @@ def model_size(recipe: Recipe, vocabulary: Vocabulary) -> sizing.Size:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"model.start {folder}: no config of a model ({error}); give a model folder") from None
     config.vocab_size = max(config.vocab_size, vocabulary.size)
-    return sizing.config_size(config)
+    size = sizing.config_size(config)
+    if recipe.adapter is None:
+        return size
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(config)
+        attach(lm, dataclasses.replace(recipe.adapter, bits=None))
+    adapter = sum(parameter.numel() for parameter in lm.parameters() if parameter.requires_grad)
+    return dataclasses.replace(size, adapter=adapter, bits=recipe.adapter.bits or 32)
 
 
 def measure_sentences(corpus: Corpus, recipe: Recipe, writer: SentenceWriter, *, on_gpu: bool) -> Sentences:
@@ -156,7 +165,7 @@ def plan_run(
         memory=memory,
         disk={
             "checkpoints_and_model": sizing.checkpoint_bytes(size, has_muon=has_muon, keep=recipe.keep),
-            "of_which_model": sizing.BFLOAT16 * size.total,
+            "of_which_model": sizing.folder_bytes(size),
         },
         optimal={str(number): _optimal(sentences.tokens, number, sizes) for number in (1, EPOCHS_NEARLY_AS_GOOD)},
         notes=_notes(recipe, size, sentences.tokens, epochs, memory, device, devices),
@@ -190,7 +199,7 @@ def _notes(
 ) -> list[str]:
     notes = []
     best = sizing.optimal_parameters(sizing.effective_tokens(unique, EPOCHS_NEARLY_AS_GOOD))
-    if size.total > 3 * best:
+    if size.trained > 3 * best and not size.adapter:
         notes.append(
             f"the model is {size.total / best:,.1f} times as large as {EPOCHS_NEARLY_AS_GOOD} epochs of this corpus feed; a smaller one, "
             "thinning, dropout or more cells keep it from learning cells by heart"

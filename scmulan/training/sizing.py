@@ -35,6 +35,8 @@ class Size:
     total : all parameters, a tied matrix once
     embeddings : those of the input and output matrices
     matrices : those of the layers' matrices, which every token passes through
+    adapter : those of an adapter beside them, which alone is trained; 0 where all are
+    bits : of each of the layers' matrices while it is trained
     """
 
     total: int
@@ -48,6 +50,13 @@ class Size:
     head_dim: int
     intermediate: int
     tied: bool
+    adapter: int = 0
+    bits: int = 32
+
+    @property
+    def trained(self) -> int:
+        """Parameters that are trained."""
+        return self.adapter or self.total
 
 
 def size_of(model: PreTrainedModel) -> Size:
@@ -96,7 +105,7 @@ class Operations:
 
     Attributes
     ----------
-    matrices : 6 N, N the parameters of the layers' matrices
+    matrices : 6 N, N the parameters of the layers' matrices; 4 N + 6 A below an adapter of A parameters, for they need no gradient
     attention : 12 L H Q K, K the mean number of ids that a token sees (whole causal attention over T would have K = T / 2)
     loss : 6 D C, C the mean number of rows of the output matrix that the legal next ids need
     whole_vocabulary : 6 D V, what a softmax over all ids would need instead of ``loss``
@@ -117,7 +126,8 @@ class Operations:
 
 def operations(size: Size, *, keys: float, columns: float, is_checkpointed: bool = False) -> Operations:
     """Operations of a token that attends to ``keys`` ids and needs ``columns`` rows of the output matrix."""
-    matrices, attention = 6.0 * size.matrices, 12.0 * size.layers * size.heads * size.head_dim * keys
+    matrices = 4.0 * size.matrices + 6.0 * size.adapter if size.adapter else 6.0 * size.matrices
+    attention = 12.0 * size.layers * size.heads * size.head_dim * keys
     return Operations(
         matrices=matrices,
         attention=attention,
@@ -191,7 +201,7 @@ def loss_bytes(size: Size, tokens: int, chunk: int, *, on_gpu: bool = False) -> 
 
 def optimizer_bytes(size: Size, *, has_muon: bool) -> int:
     """Two float32 moments a parameter; one for the layers' matrices where Muon has them."""
-    return 2 * FLOAT32 * size.total - (FLOAT32 * size.matrices if has_muon else 0)
+    return 2 * FLOAT32 * size.trained - (FLOAT32 * size.matrices if has_muon else 0)
 
 
 def memory(
@@ -219,24 +229,29 @@ def memory(
     is_shared = share > 1
     layer = (size.total - size.embeddings) // max(size.layers, 1)
     of_muon = size.matrices if has_muon else 0
-    whole_gradients = FLOAT32 * size.total if (devices > 1 and not shards) or (is_shared and accumulates) else 0
+    whole_gradients = FLOAT32 * size.trained if (devices > 1 and not shards) or (is_shared and accumulates) else 0
     gathered = (BFLOAT16 if precision == "bf16" else FLOAT32) * 2 * (2 * layer + size.embeddings)  # weights and gradients
     # Muon turns whole matrices: under FSDP2 each device holds their momentum, and at the update their gradients
     momentum, turned = FLOAT32 * of_muon, FLOAT32 * of_muon if is_shared else 0
     return Memory(
-        weights=FLOAT32 * size.total // share,
-        gradients=FLOAT32 * size.total // share + whole_gradients,
-        optimizer=momentum + 2 * FLOAT32 * (size.total - of_muon) // share,
+        weights=(FLOAT32 * (size.total - size.matrices + size.adapter) + size.matrices * size.bits // 8) // share,
+        gradients=FLOAT32 * size.trained // share + whole_gradients,
+        optimizer=momentum + 2 * FLOAT32 * (size.trained - of_muon) // share,
         copies=gathered if is_shared else BFLOAT16 * size.matrices if precision == "bf16" else 0,
         activations=activation_bytes(size, tokens, precision=precision, is_checkpointed=is_checkpointed, on_gpu=on_gpu),
         loss=loss_bytes(size, tokens, chunk, on_gpu=on_gpu),
-        update=FLOAT32 * (size.total - of_muon) // share + turned,
+        update=FLOAT32 * (size.trained - of_muon) // share + turned,
     )
 
 
 def checkpoint_bytes(size: Size, *, has_muon: bool, keep: int) -> int:
-    """Disk of ``keep`` checkpoints and the one being written (float32 weights and optimizers), and of the model folder (bfloat16)."""
-    return (keep + 1) * (FLOAT32 * size.total + optimizer_bytes(size, has_muon=has_muon)) + BFLOAT16 * size.total
+    """Disk of ``keep`` checkpoints and the one being written (float32: what is trained, optimizers), and of what is written in the end."""
+    return (keep + 1) * (FLOAT32 * size.trained + optimizer_bytes(size, has_muon=has_muon)) + folder_bytes(size)
+
+
+def folder_bytes(size: Size) -> int:
+    """Disk of the model's weights (bfloat16), or of the adapter's (float32)."""
+    return FLOAT32 * size.adapter if size.adapter else BFLOAT16 * size.total
 
 
 # -- what a corpus can feed ------------------------------------------------------------------------------------------------------------
