@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,7 +22,7 @@ from scmulan.adapters_folder import open_adapter
 from scmulan.cells import read_h5ad
 from scmulan.corpus.shards import Corpus
 from scmulan.engines.transformers import TransformersEngine
-from scmulan.errors import CellDataError, CorpusError, EngineError, RecipeError
+from scmulan.errors import CellDataError, CorpusError, EngineError, RecipeError, ScmulanError
 from scmulan.finetune import finetune, run_finetune
 from scmulan.finetune_recipe import FinetuneRecipe, MixRecipe, fill_finetune, read_finetune
 from scmulan.finetune_split import HELD, TRAIN, HeldOutRecipe, as_said, divide
@@ -104,6 +106,20 @@ def test_a_stopped_run_goes_on_from_its_adapter_and_its_state_holds_no_frozen_we
     again, said = quick(output="half")
     assert "goes on from step 3" in said
     assert open_adapter(again).sha256 == open_adapter(whole).sha256
+
+
+def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(quick, monkeypatch):
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    whole, _ = quick(output="whole")
+    for place in ("scmulan.adapters_folder.save_file", "scmulan.training.checkpoints.os.fsync"):
+        monkeypatch.setattr(place, full_disk)
+        with pytest.raises(ScmulanError, match=r"(can't be written|disk full) \(.*No space left on device\)"):
+            quick(output="full")
+        monkeypatch.undo()
+    folder, _ = quick(output="full")
+    assert open_adapter(folder).sha256 == open_adapter(whole).sha256
 
 
 def test_what_is_kept_is_the_best_and_training_stops_when_nothing_is_gained(quick, tmp_path):

@@ -84,10 +84,8 @@ def _print(plan: RunPlan, name: str, *, is_built: bool) -> None:
     row("", f"{run['tokens_per_parameter']:,.3g} tokens a parameter; {worth}")
     per_matrix = "4 N + 6 A" if model["adapter"] else "6 N"
     row("operations", f"{plan.operations['run']:.3g} = tokens x ({per_matrix} + 12 L H Q K + 6 D C) = tokens x {of_token['needed']:,.0f}")
-    row(
-        "",
-        f"{per_matrix} {of_token['matrices']:,.0f}: N, the layers' matrices (Kaplan et al. 2020){'; A, the adapter' * bool(model['adapter'])}",
-    )
+    of_adapter = "; A, the adapter" if model["adapter"] else ""
+    row("", f"{per_matrix} {of_token['matrices']:,.0f}: N, the layers' matrices (Kaplan et al. 2020){of_adapter}")
     row("", f"12 L H Q K {of_token['attention']:,.0f}: a token sees K = {corpus['keys']:,.0f} ids (Chowdhery et al. 2022, B; causal)")
     whole = f"all ids would be {of_token['whole_vocabulary']:,.0f}"
     row("", f"6 D C {of_token['loss']:,.0f}: the loss over C = {corpus['columns']:,.0f} rows of the output matrix; {whole}")
