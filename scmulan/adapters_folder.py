@@ -25,8 +25,10 @@ from scmulan.model import CARD, Checkpoint, file_hash, load_checkpoint, save_che
 from scmulan.model_card import write_card
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-READOUT = "readout.safetensors"
-"""What may stand beside them: ``scmulan.readout``."""
+READOUT, RATES = "readout.safetensors", "rates.safetensors"
+"""What may stand beside them: ``scmulan.readout`` and ``scmulan.rates``."""
+BESIDE = {"readout": READOUT, "rates": RATES}
+"""The same, by the line of the card that tells of each."""
 FORMAT = 1
 
 
@@ -127,8 +129,9 @@ def open_adapter(folder: str | Path) -> Adapter:
         raise CheckpointError(
             f"{folder / WEIGHTS}: its sha256 is not the one in {CARD}; the file is damaged or another; copy the adapter again"
         )
-    if "readout" in card and (not (folder / READOUT).is_file() or file_hash(folder / READOUT) != card["readout"]["sha256"]):
-        raise CheckpointError(f"{folder / READOUT}: missing, or its sha256 is not the one in {CARD}; copy the adapter again")
+    for line, name in BESIDE.items():
+        if line in card and (not (folder / name).is_file() or file_hash(folder / name) != card[line]["sha256"]):
+            raise CheckpointError(f"{folder / name}: missing, or its sha256 is not the one in {CARD}; copy the adapter again")
     return Adapter(folder, card, config)
 
 
@@ -223,8 +226,9 @@ def merge(base: str | Path, adapter: str | Path, output: str | Path, *, dtype: t
         _untie(checkpoint.model)
     merged = load_adapter(checkpoint.model, opened, opened.folder.name).merge_and_unload()
     save_checkpoint(output, merged, checkpoint.folder, merged_card(checkpoint, opened), dtype=dtype)
-    if (opened.folder / READOUT).is_file():
-        shutil.copyfile(opened.folder / READOUT, output / READOUT)
+    for name in BESIDE.values():
+        if (opened.folder / name).is_file():
+            shutil.copyfile(opened.folder / name, output / name)
     return output
 
 
@@ -239,10 +243,10 @@ def _untie(lm: PreTrainedModel) -> None:
 def merged_card(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Any]:
     """The base's card, with what the adapter has seen beside what the base has."""
     card = {key: value for key, value in checkpoint.card.items() if key not in ("weights_sha256", "tokenizer_sha256")}
-    readout = {"readout": adapter.card["readout"]} if "readout" in adapter.card else {}
+    beside = {line: adapter.card[line] for line in BESIDE if line in adapter.card}
     return {
         **card,
-        **readout,
+        **beside,
         "steps": card.get("steps", 0) + adapter.card.get("steps", 0),
         "tokens": card.get("tokens", 0) + adapter.card.get("tokens", 0),
         "sources": [*card.get("sources", []), *adapter.card.get("sources", [])],

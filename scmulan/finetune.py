@@ -22,6 +22,7 @@ from scmulan.corpus.plan import EMBEDDED, Plan, Source, Split, TokenizerPlan, re
 from scmulan.corpus.shards import Corpus, write_json
 from scmulan.errors import CellDataError, some
 from scmulan.finetune_mix import Generate, old_sources
+from scmulan.finetune_rates import add_rates
 from scmulan.finetune_readout import add_readout, shards_of_new
 from scmulan.finetune_recipe import FinetuneRecipe, fill_finetune
 from scmulan.finetune_split import HELD, TRAIN, Division, as_said, divide
@@ -101,6 +102,8 @@ def run_finetune(recipe: FinetuneRecipe, *, generate: Generate | None = None, sa
     _finish_card(folder, recipe, card, base, division, Corpus(output / "corpus"), n_old=len(old))
     if recipe.readout and recipe.weight_of("annotate"):
         add_readout(folder, base, Corpus(output / "corpus"), len(fresh), seed=recipe.seed, say=say)
+    if recipe.rates and not recipe.is_answering_only():
+        add_rates(folder, base, Corpus(output / "corpus"), len(fresh), seed=recipe.seed, say=say)
     return folder
 
 

@@ -34,12 +34,12 @@ def shards_of_new(corpus: Corpus, n_new: int) -> list[str]:
 def add_readout(folder: Path, base: Path, corpus: Corpus, n_new: int, *, seed: int, say: Say) -> None:
     """Fit a readout of cell types and lay it into the folder of an adapter or model, its card told; none where there is one type."""
     files = shards_of_new(corpus, n_new)
-    learnt, held = (_labelled(corpus.read(split, files), most, seed) for split, most in ((TRAIN, MOST_CELLS), (HELD, MOST_HELD)))
+    learnt, held = (labelled(corpus.read(split, files), most, seed) for split, most in ((TRAIN, MOST_CELLS), (HELD, MOST_HELD)))
     types, held_types = ([str(label) for label in rows.fields.get("cell_type", [])] for rows in (learnt, held))
     if len(set(types)) < 2:
         say("no readout of counts: the cells to learn from are not of two types")
         return
-    opened = _opened(folder, base)
+    opened = opened_with(folder, base)
     answers = Answers(opened)
     counts, held_counts = (counts_of(rows.ids, answers.writer) for rows in (learnt, held))
     whole = first = fit_readout(counts, types, seed=seed)
@@ -59,7 +59,8 @@ def add_readout(folder: Path, base: Path, corpus: Corpus, n_new: int, *, seed: i
     say(f"readout of counts: {len(types):,} cells, the model's answer weighed {whole.answer:g}")
 
 
-def _opened(folder: Path, base: Path) -> Opened:
+def opened_with(folder: Path, base: Path) -> Opened:
+    """A tuned model, or a base with the adapter of a folder in use."""
     is_adapter = (folder / CONFIG).is_file()
     checkpoint = load_checkpoint(base if is_adapter else folder)
     opened = Opened(checkpoint, TransformersEngine(checkpoint))
@@ -68,7 +69,7 @@ def _opened(folder: Path, base: Path) -> Opened:
     return opened
 
 
-def _labelled(rows: CellRows, most: int, seed: int) -> CellRows:
+def labelled(rows: CellRows, most: int, seed: int) -> CellRows:
     """Cells that have a type: no more than ``MOST_OF_LABEL`` of each and ``most`` of all, drawn."""
     labels = rows.fields.get("cell_type") or [None] * len(rows)
     kept, taken = list[int](), Counter[str]()

@@ -54,6 +54,7 @@ class FinetuneRecipe:
     mix : old cells among the new ones; none when not given
     adapter : rank, alpha, targets and bits of the adapter; null trains all weights
     readout : whether a readout of counts (``scmulan.readout``) is fitted on the same cells and weighed into the answers of ``annotate``
+    rates : whether gene rates (``scmulan.rates``) are fitted on the same cells, by which cells are written, where a task writes them
     tasks : task to weight, of those that are trained; as in prompts/tasks.yaml when not given
     optimizer : learning rates; those that suit an adapter or all weights when not given
     loss : weight of each part; when not given, the answers alone where no task writes cells, else labels weigh 50
@@ -69,6 +70,7 @@ class FinetuneRecipe:
     mix: MixRecipe | None = None
     adapter: AdapterRecipe | None = field(default_factory=AdapterRecipe)
     readout: bool = True
+    rates: bool = True
     tasks: dict[str, float] | None = None
     model: ModelRecipe = field(default_factory=ModelRecipe)
     packing: Packing = field(default_factory=lambda: Packing(context=2048, pack_tokens=4096, thin_share=0.7, thin_least=0.3))

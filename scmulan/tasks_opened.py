@@ -20,6 +20,7 @@ from scmulan.genes import GeneTable
 from scmulan.labels import SeenLabels
 from scmulan.model import Checkpoint
 from scmulan.prompts import Prompts, SentenceWriter, load_prompts
+from scmulan.rates import GeneRates
 from scmulan.readout import Readout
 
 MOST_VIEWS = 4
@@ -65,7 +66,7 @@ class Opened:
         self.seen = SeenLabels.of_card(checkpoint.card)
         self.adapters: dict[str, Adapter] = {}
         self.adapter: str | None = None
-        self.readout = Readout.of(checkpoint.folder)
+        self.readout, self.rates = Readout.of(checkpoint.folder), GeneRates.of(checkpoint.folder)
         self.table = GeneTable.load()
         self.rows = self.table.index_of_symbols(self.vocabulary.genes)
 
@@ -90,7 +91,8 @@ class Opened:
         if adapter is not None:
             labels = joined_labels(labels, self.adapters[adapter].card["labels"])
         self.seen = SeenLabels.of_card({"labels": labels})
-        self.readout = Readout.of(self.checkpoint.folder if adapter is None else self.adapters[adapter].folder)
+        folder = self.checkpoint.folder if adapter is None else self.adapters[adapter].folder
+        self.readout, self.rates = Readout.of(folder), GeneRates.of(folder)
 
     @property
     def length(self) -> int:

@@ -80,6 +80,7 @@ class WrittenCells:
                 row=number,
                 depth=None if depth_ids is None else int(depth_ids[number]),
                 panel=panels[row.get("organism") or DEFAULT_ORGANISM],
+                rates=None if self.opened.rates is None else self.opened.rates.of_row(row),
                 forced=tuple((column, int(v.level_id(level))) for column, level in genes.items()),
             )
             requests.append(request)
@@ -109,7 +110,7 @@ class WrittenCells:
         measured = np.any([self.panel(organism) for organism in organisms], axis=0)
         measured[list(around)] = True
         kept = np.flatnonzero(measured)
-        how: dict[str, Any] = {"task": task, **dataclasses.asdict(sampling)}
+        how: dict[str, Any] = {"task": task, "gene_rates": self.opened.rates is not None, **dataclasses.asdict(sampling)}
         if around:
             how["genes"] = {self.vocabulary.genes[column]: int(csentence.LEVEL_COUNTS[level]) for column, level in around.items()}
         return new_adata(

@@ -275,7 +275,7 @@ def test_how_rows_are_bucketed_changes_nothing(model, engine, cells, monkeypatch
 def test_every_row_falls_into_one_bucket(engine, monkeypatch):
     monkeypatch.setattr(engines, "SCORE_TOKENS", 50)
     lengths = [3, 40, 60, 5, 5, 20, 1]
-    buckets = list(engine._buckets(lengths))
+    buckets = list(engine.buckets(lengths))
     assert sorted(row for rows in buckets for row in rows) == list(range(len(lengths)))
     assert all(len(rows) == 1 or len(rows) * max(lengths[row] for row in rows) <= 50 for rows in buckets)
 

@@ -27,6 +27,7 @@ class CellRequest:
     depth : depth id to begin with, or None to draw it
     panel : (n_genes,) genes that may appear; all when None
     forced : (gene column, level id) of the genes that the cell holds
+    rates : (n_genes,) float32, added to the logits of genes; nothing when None
     """
 
     prompt: Ids
@@ -34,6 +35,7 @@ class CellRequest:
     depth: int | None = None
     panel: npt.NDArray[np.bool_] | None = None
     forced: tuple[tuple[int, int], ...] = ()
+    rates: npt.NDArray[np.float32] | None = None
 
 
 class Engine(Protocol):

@@ -136,7 +136,7 @@ class TransformersEngine:
                 f"{what} of {length:,} tokens is longer than the model's context of {self.context:,}; thin the cell or give fewer fields"
             )
 
-    def _buckets(self, lengths: Sequence[int], extra: int = 0) -> Iterator[list[int]]:
+    def buckets(self, lengths: Sequence[int], extra: int = 0) -> Iterator[list[int]]:
         """Row numbers of like lengths, so that a bucket holds about ``SCORE_TOKENS`` tokens."""
         rows: list[int] = []
         for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
@@ -147,7 +147,7 @@ class TransformersEngine:
         if rows:
             yield rows
 
-    def _padded(self, sequences: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
+    def padded(self, sequences: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
         """Sequences padded on the right, and their lengths."""
         lengths = torch.tensor([len(sequence) for sequence in sequences])
         ids_BT = torch.full((len(sequences), int(lengths.max())), self.vocabulary.pad, dtype=torch.long)
@@ -161,7 +161,7 @@ class TransformersEngine:
         lengths = [len(prompt) for prompt in prompts]
         self._fits(max(lengths, default=0), "a prompt")
         found = np.zeros((len(prompts), self.lm.config.hidden_size), dtype=np.float32)
-        for rows in self._buckets(lengths):
+        for rows in self.buckets(lengths):
             states_B1D = self._read([prompts[row] for row in rows])
             found[rows] = states_B1D[:, 0].float().cpu().numpy()
             if on_cell:
@@ -175,7 +175,7 @@ class TransformersEngine:
         lengths = [len(prompt) for prompt in prompts]
         self._fits(max(lengths, default=0) + int(trie.depth.max()) + 1, "a prompt with its answer")
         found = np.zeros((len(prompts), len(answers)))
-        for rows in self._buckets(lengths, len(trie.inner)):
+        for rows in self.buckets(lengths, len(trie.inner)):
             states_BSD = self._read([prompts[row] for row in rows], trie)
             found[rows] = trie.log_probabilities(self._node_log_probabilities(states_BSD, trie)).cpu().numpy()
             if on_cell:
@@ -187,7 +187,7 @@ class TransformersEngine:
 
         All but the last id of the prompts go first, for their keys and values; what is asked about stands upon those.
         """
-        ids_BT, length_B = self._padded(prompts)
+        ids_BT, length_B = self.padded(prompts)
         n_rows, longest = ids_BT.shape
         before = longest - 1
         cache = DynamicCache(config=self.lm.config)
@@ -269,8 +269,8 @@ class TransformersEngine:
         lengths = [len(ids) for ids in whole]
         self._fits(max(lengths, default=0), "a sentence")
         found: list[npt.NDArray[np.float64]] = [np.zeros(0)] * len(whole)
-        for rows in self._buckets(lengths):
-            ids_BT, _ = self._padded([whole[row] for row in rows])
+        for rows in self.buckets(lengths):
+            ids_BT, _ = self.padded([whole[row] for row in rows])
             states_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
             for place, row in enumerate(rows):
                 learnt = np.zeros(lengths[row], dtype=bool)
@@ -305,9 +305,9 @@ class TransformersEngine:
         found = [request.depth if request.depth is not None else -1 for request in requests]
         undecided = [number for number, depth in enumerate(found) if depth < 0]
         lengths = [len(requests[number].prompt) + 1 for number in undecided]
-        for rows in self._buckets(lengths):
+        for rows in self.buckets(lengths):
             members = [undecided[row] for row in rows]
-            ids_BT, length_B = self._padded([np.append(requests[number].prompt, self.vocabulary.cell) for number in members])
+            ids_BT, length_B = self.padded([np.append(requests[number].prompt, self.vocabulary.cell) for number in members])
             states_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
             logits_BV = states_BTD[torch.arange(len(rows), device=self.device), length_B - 1] @ self.output_VD.T
             automaton = CellAutomaton(self.vocabulary, self.device)

@@ -1,0 +1,51 @@
+"""The gene rates of a fine-tuning (``scmulan.rates``): fitted on the labelled cells that the model was tuned on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scmulan.corpus.pack import counts_of
+from scmulan.corpus.shards import Corpus, write_json
+from scmulan.csentence import encode
+from scmulan.csentence_thinning import thin_to_fit
+from scmulan.engines.transformers import TransformersEngine
+from scmulan.engines.transformers_rates import expected_genes
+from scmulan.finetune_readout import labelled, opened_with, shards_of_new
+from scmulan.finetune_split import TRAIN
+from scmulan.metadata import FIELDS
+from scmulan.model import CARD, file_hash, load_card
+from scmulan.model_card import write_card
+from scmulan.rates import fit_rates, kind_of
+from scmulan.training.loop import Say
+
+MOST_CELLS = 500
+
+
+def add_rates(folder: Path, base: Path, corpus: Corpus, n_new: int, *, seed: int, say: Say) -> None:
+    """Fit the rates and lay them into the folder of an adapter or model, its card told; none where no cell has a type."""
+    rows = labelled(corpus.read(TRAIN, shards_of_new(corpus, n_new)), MOST_CELLS, seed)
+    if not len(rows):
+        return
+    opened = opened_with(folder, base)
+    assert isinstance(opened.engine, TransformersEngine)
+    read, _ = thin_to_fit(counts_of(rows.ids, opened.writer), opened.length - opened.reserve())
+    cells = encode(read, opened.vocabulary)
+    fields = opened.known([{name: rows.fields.get(name, [None] * len(rows))[row] for name in FIELDS} for row in range(len(rows))])
+    of_kind = dict[tuple[str | None, ...], list[int]]()
+    for row, known in enumerate(fields):
+        of_kind.setdefault(kind_of(known), []).append(row)
+    taken, expected = [], []
+    for members in of_kind.values():
+        prompts = [opened.writer.prompt("generate", fields[row]) for row in members]
+        taken.append(np.asarray((read[members] > 0).sum(0), dtype=np.float64).ravel())
+        expected.append(expected_genes(opened.engine, prompts, [cells[row] for row in members]))
+    rates = fit_rates(np.stack(taken), np.stack(expected), list(of_kind))
+    path = rates.save(folder)
+    card = load_card(folder)
+    card["rates"] = {"kinds": [list(kind) for kind in rates.kinds], "cells": len(rows), "sha256": file_hash(path)}
+    write_json(folder / CARD, card)
+    write_card(folder, card)
+    share = np.stack(taken).sum() / np.stack(expected).sum()
+    say(f"gene rates: {len(rows):,} cells of {len(of_kind)} kinds, which take {share:.2f} times as many genes as the model expects")
