@@ -97,7 +97,7 @@ def attach(lm: PreTrainedModel, recipe: AdapterRecipe) -> Any:
     config = peft.LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=targets, bias="none", task_type="CAUSAL_LM"
     )
-    with untied_in_peace():
+    with without_tied_warning():
         return peft.get_peft_model(lm, config, adapter_name=TRAINED).train()
 
 
@@ -138,7 +138,7 @@ def use_adapter(peft_model: Any, name: str | None) -> None:
 
 
 @contextmanager
-def untied_in_peace() -> Iterator[None]:
+def without_tied_warning() -> Iterator[None]:
     """PEFT warns of an adapter beside one of two tied matrices; ``adapters_folder.merge`` parts them first, so there is nothing to fear."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from scmulan import assets
-from scmulan.adapters import OUTPUT, TRAINED, import_peft, key_of, target_names, untied_in_peace, use_adapter
+from scmulan.adapters import OUTPUT, TRAINED, import_peft, key_of, target_names, use_adapter, without_tied_warning
 from scmulan.errors import CheckpointError, some
 from scmulan.model import CARD, Checkpoint, file_hash, load_checkpoint, save_checkpoint
 from scmulan.model_card import write_card
@@ -158,7 +158,7 @@ def load_adapter(lm: PreTrainedModel, adapter: Adapter, name: str, onto: Any = N
         raise CheckpointError(f"{adapter.folder}: there is an adapter {name!r} already; give this one another name")
     config = _lora_config(peft, adapter, lm if onto is None else None)
     try:
-        with untied_in_peace():
+        with without_tied_warning():
             if onto is None:
                 onto = peft.get_peft_model(lm, config, adapter_name=key)
             else:

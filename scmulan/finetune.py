@@ -21,9 +21,10 @@ from scmulan.corpus.build import build_corpus
 from scmulan.corpus.plan import EMBEDDED, Plan, Source, Split, TokenizerPlan, read_plan
 from scmulan.corpus.shards import Corpus, write_json
 from scmulan.errors import CellDataError, some
+from scmulan.finetune_cells import shards_of_new
 from scmulan.finetune_mix import Generate, old_sources
 from scmulan.finetune_rates import add_rates
-from scmulan.finetune_readout import add_readout, shards_of_new
+from scmulan.finetune_readout import add_readout
 from scmulan.finetune_recipe import FinetuneRecipe, fill_finetune
 from scmulan.finetune_split import HELD, TRAIN, Division, as_said, divide
 from scmulan.model import CARD, load_card, model_folder

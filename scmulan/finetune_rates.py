@@ -7,20 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from scmulan.corpus.pack import counts_of
-from scmulan.corpus.shards import Corpus, write_json
+from scmulan.corpus.shards import Corpus
 from scmulan.csentence import encode
 from scmulan.csentence_thinning import thin_to_fit
-from scmulan.engines.transformers import TransformersEngine
 from scmulan.engines.transformers_rates import expected_genes
-from scmulan.finetune_readout import labelled, opened_with, shards_of_new
+from scmulan.finetune_cells import labelled, opened_with, shards_of_new, tell
 from scmulan.finetune_split import TRAIN
 from scmulan.metadata import FIELDS
-from scmulan.model import CARD, file_hash, load_card
-from scmulan.model_card import write_card
-from scmulan.rates import fit_rates, kind_of
+from scmulan.rates import Kind, fit_rates, kind_of
 from scmulan.training.loop import Say
 
 MOST_CELLS = 500
+"""No more cells are read than these."""
 
 
 def add_rates(folder: Path, base: Path, corpus: Corpus, n_new: int, *, seed: int, say: Say) -> None:
@@ -28,24 +26,19 @@ def add_rates(folder: Path, base: Path, corpus: Corpus, n_new: int, *, seed: int
     rows = labelled(corpus.read(TRAIN, shards_of_new(corpus, n_new)), MOST_CELLS, seed)
     if not len(rows):
         return
-    opened = opened_with(folder, base)
-    assert isinstance(opened.engine, TransformersEngine)
+    opened, engine = opened_with(folder, base)
     read, _ = thin_to_fit(counts_of(rows.ids, opened.writer), opened.length - opened.reserve())
     cells = encode(read, opened.vocabulary)
     fields = opened.known([{name: rows.fields.get(name, [None] * len(rows))[row] for name in FIELDS} for row in range(len(rows))])
-    of_kind = dict[tuple[str | None, ...], list[int]]()
+    of_kind = dict[Kind, list[int]]()
     for row, known in enumerate(fields):
         of_kind.setdefault(kind_of(known), []).append(row)
     taken, expected = [], []
     for members in of_kind.values():
         prompts = [opened.writer.prompt("generate", fields[row]) for row in members]
         taken.append(np.asarray((read[members] > 0).sum(0), dtype=np.float64).ravel())
-        expected.append(expected_genes(opened.engine, prompts, [cells[row] for row in members]))
+        expected.append(expected_genes(engine, prompts, [cells[row] for row in members]))
     rates = fit_rates(np.stack(taken), np.stack(expected), list(of_kind))
-    path = rates.save(folder)
-    card = load_card(folder)
-    card["rates"] = {"kinds": [list(kind) for kind in rates.kinds], "cells": len(rows), "sha256": file_hash(path)}
-    write_json(folder / CARD, card)
-    write_card(folder, card)
+    tell(folder, "rates", rates.save(folder), {"kinds": [list(kind) for kind in rates.kinds], "cells": len(rows)})
     share = np.stack(taken).sum() / np.stack(expected).sum()
     say(f"gene rates: {len(rows):,} cells of {len(of_kind)} kinds, which take {share:.2f} times as many genes as the model expects")

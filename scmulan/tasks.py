@@ -159,6 +159,7 @@ class Model:
         temperature: float = Sampling.temperature,
         top_p: float = Sampling.top_p,
         least_hazard: float = Sampling.least_hazard,
+        rates: bool = Sampling.rates,
         depth: int | None = None,
         naming: str = "symbol",
         on_cell: Advance | None = None,
@@ -169,7 +170,7 @@ class Model:
         Parameters
         ----------
         n : number of cells
-        temperature, top_p, least_hazard : as in ``Sampling``
+        temperature, top_p, least_hazard, rates : as in ``Sampling``
         depth : counts per cell to aim at (within half an octave); drawn by the model when not given
         fields : any of the model's fields, for example ``organ="blood", cell_type="B cell"``; those left open are drawn in
             proportion to the training cells that agree with those given
@@ -185,7 +186,7 @@ class Model:
             When a value was never seen, or no training cell had the values together; names what is possible.
         """
         rows = self.rows_for(n, fields, seed)
-        sampling = Sampling(temperature=temperature, top_p=top_p, least_hazard=least_hazard, seed=seed)
+        sampling = Sampling(temperature=temperature, top_p=top_p, least_hazard=least_hazard, seed=seed, rates=rates)
         return self.written.write(rows, {}, "generate", sampling, depth, naming, on_cell)
 
     def complete(
@@ -197,6 +198,7 @@ class Model:
         temperature: float = Sampling.temperature,
         top_p: float = Sampling.top_p,
         least_hazard: float = Sampling.least_hazard,
+        rates: bool = Sampling.rates,
         depth: int | None = None,
         naming: str = "symbol",
         on_cell: Advance | None = None,
@@ -213,7 +215,7 @@ class Model:
         organism = fields.get("organism")
         around = self.around(genes, canonical("organism", organism).value if organism else None)
         rows = self.rows_for(n, fields, seed)
-        sampling = Sampling(temperature=temperature, top_p=top_p, least_hazard=least_hazard, seed=seed)
+        sampling = Sampling(temperature=temperature, top_p=top_p, least_hazard=least_hazard, seed=seed, rates=rates)
         return self.written.write(rows, around, "complete", sampling, depth, naming, on_cell)
 
     def rows_for(self, n: int, fields: Mapping[str, str | None], seed: int) -> list[dict[str, str]]:

@@ -80,7 +80,7 @@ class WrittenCells:
                 row=number,
                 depth=None if depth_ids is None else int(depth_ids[number]),
                 panel=panels[row.get("organism") or DEFAULT_ORGANISM],
-                rates=None if self.opened.rates is None else self.opened.rates.of_row(row),
+                rates=self.rates_of(row, sampling),
                 forced=tuple((column, int(v.level_id(level))) for column, level in genes.items()),
             )
             requests.append(request)
@@ -110,7 +110,8 @@ class WrittenCells:
         measured = np.any([self.panel(organism) for organism in organisms], axis=0)
         measured[list(around)] = True
         kept = np.flatnonzero(measured)
-        how: dict[str, Any] = {"task": task, "gene_rates": self.opened.rates is not None, **dataclasses.asdict(sampling)}
+        how: dict[str, Any] = {"task": task, **dataclasses.asdict(sampling)}
+        how["rates"] = any(self.rates_of(row, sampling) is not None for row in rows)
         if around:
             how["genes"] = {self.vocabulary.genes[column]: int(csentence.LEVEL_COUNTS[level]) for column, level in around.items()}
         return new_adata(
@@ -122,6 +123,10 @@ class WrittenCells:
             naming=naming,
             uns={"scmulan": self.opened.provenance(**how)},
         )
+
+    def rates_of(self, row: Mapping[str, str | None], sampling: Sampling) -> npt.NDArray[np.float32] | None:
+        """Gene rates of a cell of these fields, (n_genes,); None where none are wanted, or known of its kind."""
+        return self.opened.rates.of_row(row) if sampling.rates and self.opened.rates is not None else None
 
     def panel(self, organism: str) -> npt.NDArray[np.bool_]:
         """Genes of the vocabulary that a species has, or that training cells of that species were said to have; (n_genes,)."""

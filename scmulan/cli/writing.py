@@ -37,6 +37,7 @@ LeastHazard = Annotated[
     float | None, typer.Option(help="Pass by genes less likely than this; 0 draws from the model as it is, 0.0001 when not given.")
 ]
 TopP = Annotated[float, typer.Option("--top-p", help="Share of probability that is kept at each step.")]
+Rates = Annotated[bool, typer.Option(help="Write by the adapter's gene rates, where it has them for the kind of cell.")]
 More = Annotated[list[str] | None, typer.Option("--set", help="Any other field, as disease=normal; repeatable.")]
 Naming = Annotated[str, typer.Option(help="Names of genes in the result: symbol or ensembl.")]
 
@@ -52,6 +53,7 @@ def generate(
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
     least_hazard: LeastHazard = None,
+    rates: Rates = True,
     naming: Naming = "symbol",
     model: ModelName = "demo",
     adapter: Adapter = None,
@@ -62,7 +64,7 @@ def generate(
     """Generate cells of a kind."""
     check_cells(output)
     fields = _fields(more, organ=organ, cell_type=cell_type, organism=organism)
-    how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, depth=depth, naming=naming)
+    how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, rates=rates, depth=depth, naming=naming)
     opened = open_model(model, device, adapter)
     with progress("generate", n) as done:
         cells = opened.generate(on_cell=done, **how, **fields)
@@ -81,6 +83,7 @@ def complete(
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
     least_hazard: LeastHazard = None,
+    rates: Rates = True,
     naming: Naming = "symbol",
     model: ModelName = "demo",
     adapter: Adapter = None,
@@ -92,7 +95,7 @@ def complete(
     check_cells(output)
     genes = _genes(gene)
     fields = _fields(more, organ=organ, cell_type=cell_type, organism=organism)
-    how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, depth=depth, naming=naming)
+    how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, rates=rates, depth=depth, naming=naming)
     opened = open_model(model, device, adapter)
     with progress("complete", n) as done:
         cells = opened.complete(genes, on_cell=done, **how, **fields)

@@ -23,12 +23,14 @@ class Sampling:
     least_hazard : genes less likely than this to be taken where the list is read are passed by; 0 draws from the model as it is. A
         small model leaves each of thousands of rare genes some hundred-thousandth at high counts, where they are never seen
     seed : with the row's number, decides all draws
+    rates : whether cells are written with the gene rates (``scmulan.rates``) of the model or the adapter in use, where it has them
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     least_hazard: float = 1e-4
     seed: int = 0
+    rates: bool = True
 
     def __post_init__(self) -> None:
         if self.temperature < 0:

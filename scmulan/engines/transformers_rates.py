@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 
 
 def expected_genes(engine: TransformersEngine, prompts: Sequence[Ids], cells: Sequence[Ids]) -> npt.NDArray[np.float64]:
-    """Sum of the chances of each gene wherever it could have been taken in these cells, and of taking it where it was; (n_genes,).
+    """How many of these cells the model expects to take each gene: the sum of its chances wherever it could have been taken; (n_genes,).
+
+    Parameters
+    ----------
+    prompts, cells : ids of each cell's prompt, and of the cell; at least one
 
     The slope of the nats along a gene's logit is its chance less one where it is taken: a column of ones beside the hidden states, and one
     of zeros beside the output matrix, make the sum of slopes the gradient of that column.
     """
     v = engine.vocabulary
-    found = np.zeros(v.n_genes)
-    output_VD = engine.output_VD.float()
+    taken = np.bincount(np.concatenate(cells), minlength=v.size)[v.first_gene : v.last_gene]
+    weight = torch.nn.functional.pad(engine.output_VD.float(), (0, 1)).requires_grad_()  # its gradient adds up over the cells
     whole = [np.concatenate([prompt, cell]) for prompt, cell in zip(prompts, cells, strict=True)]
     for rows in engine.buckets([len(ids) for ids in whole]):
         ids_BT, _ = engine.padded([whole[row] for row in rows])
@@ -37,11 +41,8 @@ def expected_genes(engine: TransformersEngine, prompts: Sequence[Ids], cells: Se
             chunks = plan_chunks(legal_targets(whole[row], learnt, v), v)
             states = states_BTD[place, : len(whole[row])].float()
             ones = torch.ones(len(states), device=engine.device)
-            weight = torch.nn.functional.pad(output_VD, (0, 1)).requires_grad_()
             nats, _ = legal_cross_entropy(torch.cat([states, ones[:, None]], 1), weight, ones, chunks, v)
             nats.backward()  # type: ignore[no-untyped-call]
-            assert weight.grad is not None
-            found += weight.grad[v.first_gene : v.last_gene, -1].double().cpu().numpy()
-            cell = cells[row]
-            found[cell[(cell >= v.first_gene) & (cell < v.last_gene)] - v.first_gene] += 1
-    return found
+    assert weight.grad is not None
+    slopes: npt.NDArray[np.float64] = weight.grad[v.first_gene : v.last_gene, -1].double().cpu().numpy()
+    return slopes + taken

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
-from scmulan.adapters import attach
 from scmulan.corpus.pack import Packs, counts_of, epoch_packs
 from scmulan.corpus.sentences import Sentences, mean_keys
 from scmulan.corpus.shards import Corpus
@@ -67,14 +65,7 @@ def model_size(recipe: Recipe, vocabulary: Vocabulary) -> sizing.Size:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"model.start {folder}: no config of a model ({error}); give a model folder") from None
     config.vocab_size = max(config.vocab_size, vocabulary.size)
-    size = sizing.config_size(config)
-    if recipe.adapter is None:
-        return size
-    with torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(config)
-        attach(lm, dataclasses.replace(recipe.adapter, bits=None))
-    adapter = sum(parameter.numel() for parameter in lm.parameters() if parameter.requires_grad)
-    return dataclasses.replace(size, adapter=adapter, bits=recipe.adapter.bits or 32)
+    return sizing.config_size(config, recipe.adapter)
 
 
 def measure_sentences(corpus: Corpus, recipe: Recipe, writer: SentenceWriter, *, on_gpu: bool) -> Sentences:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from scmulan.adapters import AdapterRecipe, attach
 from scmulan.csentence import Vocabulary
 from scmulan.model import PRESETS, Preset, n_parameters, new_model
 
@@ -85,10 +86,16 @@ def preset_size(preset: str | Preset, vocabulary: Vocabulary) -> Size:
         return size_of(new_model(preset, vocabulary, context=1024))
 
 
-def config_size(config: Any) -> Size:
-    """The size of any Hugging Face causal LM by its config, without its weights being made."""
+def config_size(config: Any, adapter: AdapterRecipe | None = None) -> Size:
+    """The size of any Hugging Face causal LM by its config, without its weights being made; with an adapter where one is to be trained."""
     with torch.device("meta"):
-        return size_of(AutoModelForCausalLM.from_config(config))
+        lm = AutoModelForCausalLM.from_config(config)
+        size = size_of(lm)
+        if adapter is None:
+            return size
+        attach(lm, replace(adapter, bits=None))
+        trained = sum(parameter.numel() for parameter in lm.parameters() if parameter.requires_grad)
+    return replace(size, adapter=trained, bits=adapter.bits or 32)
 
 
 def preset_sizes(vocabulary: Vocabulary) -> dict[str, Size]:
@@ -201,7 +208,7 @@ def loss_bytes(size: Size, tokens: int, chunk: int, *, on_gpu: bool = False) -> 
 
 def optimizer_bytes(size: Size, *, has_muon: bool) -> int:
     """Two float32 moments a parameter; one for the layers' matrices where Muon has them."""
-    return 2 * FLOAT32 * size.trained - (FLOAT32 * size.matrices if has_muon else 0)
+    return 2 * FLOAT32 * size.trained - (FLOAT32 * size.matrices if has_muon and not size.adapter else 0)
 
 
 def memory(
@@ -228,7 +235,7 @@ def memory(
     share = devices if shards else 1
     is_shared = share > 1
     layer = (size.total - size.embeddings) // max(size.layers, 1)
-    of_muon = size.matrices if has_muon else 0
+    of_muon = size.matrices if has_muon and not size.adapter else 0  # Muon keeps less than is counted for an adapter
     whole_gradients = FLOAT32 * size.trained if (devices > 1 and not shards) or (is_shared and accumulates) else 0
     gathered = (BFLOAT16 if precision == "bf16" else FLOAT32) * 2 * (2 * layer + size.embeddings)  # weights and gradients
     # Muon turns whole matrices: under FSDP2 each device holds their momentum, and at the update their gradients
