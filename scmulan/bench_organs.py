@@ -180,7 +180,7 @@ def _told_apart(model: Model, labelled: AnnData, held: AnnData, seed: int) -> di
     rows = [row for row, label in enumerate(types_of(asked.cells)) if label in of_known]
     real, prompts = asked.counts[rows], [fields_of(model, asked.cells)[row] for row in rows]
     made = {
-        "with gene rates": model.write_counts(prompts, Sampling(seed=seed)),
+        "with rates": model.write_counts(prompts, Sampling(seed=seed)),
         "model alone": model.write_counts(prompts, Sampling(seed=seed, rates=False)),
         "negative binomial": sample_by_type(known.counts, types_of(known.cells), [types_of(asked.cells)[row] for row in rows], seed=seed),
     }

@@ -1,4 +1,4 @@
-"""What is fitted after a fine-tuning (readout, gene rates): the labelled cells and the tuned model that it needs, its line in the card."""
+"""What is fitted after a fine-tuning (readout, rates): the labelled cells and the tuned model that it needs, its line in the card."""
 
 from __future__ import annotations
 

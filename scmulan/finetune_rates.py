@@ -1,4 +1,4 @@
-"""The gene rates of a fine-tuning (``scmulan.rates``): fitted on the labelled cells that the model was tuned on."""
+"""The rates of a fine-tuning (``scmulan.rates``): fitted on the labelled cells that the model was tuned on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scmulan.corpus.pack import counts_of
 from scmulan.corpus.shards import Corpus
 from scmulan.csentence import encode
 from scmulan.csentence_thinning import thin_to_fit
-from scmulan.engines.transformers_rates import expected_genes
+from scmulan.engines.transformers_rates import taken_and_expected
 from scmulan.finetune_cells import labelled, opened_with, shards_of_new, tell
 from scmulan.finetune_split import TRAIN
 from scmulan.metadata import FIELDS
@@ -33,12 +33,13 @@ def add_rates(folder: Path, base: Path, corpus: Corpus, n_new: int, *, seed: int
     of_kind = dict[Kind, list[int]]()
     for row, known in enumerate(fields):
         of_kind.setdefault(kind_of(known), []).append(row)
-    taken, expected = [], []
+    sums = []
     for members in of_kind.values():
         prompts = [opened.writer.prompt("generate", fields[row]) for row in members]
-        taken.append(np.asarray((read[members] > 0).sum(0), dtype=np.float64).ravel())
-        expected.append(expected_genes(engine, prompts, [cells[row] for row in members]))
-    rates = fit_rates(np.stack(taken), np.stack(expected), list(of_kind))
-    tell(folder, "rates", rates.save(folder), {"kinds": [list(kind) for kind in rates.kinds], "cells": len(rows)})
-    share = np.stack(taken).sum() / np.stack(expected).sum()
-    say(f"gene rates: {len(rows):,} cells of {len(of_kind)} kinds, which take {share:.2f} times as many genes as the model expects")
+        sums.append(taken_and_expected(engine, prompts, [cells[row] for row in members]))
+    taken_K2V, expected_K2V = (np.stack(parts) for parts in zip(*sums, strict=True))
+    rates = fit_rates(taken_K2V, expected_K2V, list(of_kind), opened.vocabulary)
+    tell(folder, "rates", rates.save(folder), {"kinds": [list(kind) for kind in of_kind], "cells": len(rows)})
+    genes = slice(opened.vocabulary.first_gene, opened.vocabulary.last_gene)
+    share = taken_K2V[..., genes].sum() / expected_K2V[..., genes].sum()
+    say(f"rates: {len(rows):,} cells of {len(of_kind)} kinds, which take {share:.2f} times as many genes as the model expects")

@@ -54,7 +54,7 @@ class FinetuneRecipe:
     mix : old cells among the new ones; none when not given
     adapter : rank, alpha, targets and bits of the adapter; null trains all weights
     readout : whether a readout of counts (``scmulan.readout``) is fitted on the same cells and weighed into the answers of ``annotate``
-    rates : whether gene rates (``scmulan.rates``) are fitted on the same cells, by which cells are written, where a task writes them
+    rates : whether rates (``scmulan.rates``) are fitted on the same cells, by which cells are written, where a task writes them
     tasks : task to weight, of those that are trained; as in prompts/tasks.yaml when not given
     optimizer : learning rates; those that suit an adapter or all weights when not given
     loss : weight of each part; when not given, the answers alone where no task writes cells, else labels weigh 50

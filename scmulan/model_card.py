@@ -165,8 +165,8 @@ def _training(card: Mapping[str, Any]) -> list[str]:
         lines += [f"the weight {readout['answer']:g}. `annotate(..., readout=False)` asks the model alone."]
     if "rates" in card:
         of_kinds = f"{_count(card['rates']['cells'], 'cell')} of {_count(len(card['rates']['kinds']), 'kind')}"
-        lines += ["", f"Cells of the new kinds are written with gene rates fitted on {of_kinds}: how much oftener they take each gene"]
-        lines += ["than the model expects. Likelihoods are the model's alone. `generate(..., rates=False)` leaves them out."]
+        lines += ["", f"Cells of the new kinds are written with rates fitted on {of_kinds}: how much oftener they take each gene and"]
+        lines += ["count than the model expects. Likelihoods are the model's alone. `generate(..., rates=False)` leaves them out."]
     if recipe:
         plain = yaml.safe_dump(
             {key: value for key, value in recipe.items() if key != "plan" and value is not None}, sort_keys=False, allow_unicode=True

@@ -1,9 +1,10 @@
-"""Gene rates: how much oftener labelled cells of a kind take each gene than the model expects on those very cells.
+"""Rates: how much oftener labelled cells of a kind take each gene, level and depth than the model expects on those very cells.
 
-From few cells a model learns the genes of a new organ sooner than which of them make a kind of cell, and what it leaves over is plain to
-see: per kind and gene, the number of cells that took the gene beside the sum of the chances that the model gave it wherever it could have
-been taken (the compensator of a counting process, Aalen 1978). The logarithm of their ratio, shrunk, is added to the gene's logit when a
-cell of that kind is written: one step of iterative scaling. Likelihoods and answers are those of the model alone.
+From few cells a model learns the genes of a new organ sooner than which of them make a kind of cell, and hardly how high its counts go:
+a cell has a thousand genes and a dozen levels, and the loss weighs each alike. What it leaves over is plain to see: per kind of cell, the
+number of cells that took a gene or level beside the sum of the chances that the model gave it wherever it could have been taken (the
+compensator of a counting process, Aalen 1978). The logarithm of their ratio, shrunk, is added to the logit when a cell of that kind is
+written: one step of iterative scaling. Likelihoods and answers are those of the model alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from scmulan.adapters_folder import RATES
+from scmulan.csentence import Vocabulary
 from scmulan.errors import CheckpointError
 
 KEYS = ("organism", "organ", "cell_type")
 """The fields that make a kind of cell."""
 SHRINK = 3.0
 """Cells, taking a gene as often as those of all kinds together do, that each kind is given on top of its own."""
+
+NEAR = (1 / 3, 2 / 3, 1.0, 2 / 3, 1 / 3)
+"""Weights by which a depth or level takes in those beside it: few cells have any one of them."""
 
 Kind = tuple[str | None, ...]
 
@@ -34,49 +40,79 @@ def kind_of(row: Mapping[str, str | None]) -> Kind:
     return tuple(row.get(name) or None for name in KEYS)
 
 
-@dataclass(frozen=True)
-class GeneRates:
-    """What is added to the logits of genes.
+class RatesOfKind(NamedTuple):
+    """What is added to logits when cells of one kind are written.
 
     Attributes
     ----------
-    kinds : (K,) values of ``KEYS``
-    logs : (K, vocabulary genes) float32
+    genes : (vocabulary genes,) float32
+    frame : (2, ids from the first depth to the end of a cell) float32, before the first level and after it
     """
 
-    kinds: tuple[Kind, ...]
-    logs: npt.NDArray[np.float32]
+    genes: npt.NDArray[np.float32]
+    frame: npt.NDArray[np.float32]
 
-    def of_row(self, row: Mapping[str, str | None]) -> npt.NDArray[np.float32] | None:
-        """(vocabulary genes,) for a cell of these fields; None for a kind that was not among the labelled cells."""
-        kind = kind_of(row)
-        return self.logs[self.kinds.index(kind)] if kind in self.kinds else None
+
+@dataclass(frozen=True)
+class Rates:
+    """Those of several kinds of cells."""
+
+    of_kind: dict[Kind, RatesOfKind]
+
+    def of_row(self, row: Mapping[str, str | None]) -> RatesOfKind | None:
+        """Those of a cell of these fields; None for a kind that was not among the labelled cells."""
+        return self.of_kind.get(kind_of(row))
 
     def save(self, folder: Path) -> Path:
         """Write them into an adapter's or a model's folder."""
         path = folder / RATES
-        save_file({"logs": self.logs.astype(np.float16)}, path, {"kinds": json.dumps(self.kinds)})
+        parts = {
+            name: np.stack([getattr(rates, name) for rates in self.of_kind.values()]).astype(np.float16) for name in RatesOfKind._fields
+        }
+        save_file(parts, path, {"kinds": json.dumps(list(self.of_kind))})
         return path
 
     @classmethod
-    def of(cls, folder: Path) -> GeneRates | None:
+    def of(cls, folder: Path) -> Rates | None:
         """Those of a folder; None where there are none, CheckpointError where they can't be read."""
         path = folder / RATES
         if not path.is_file():
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                logs = file.get_tensor("logs").astype(np.float32)
-                kinds = tuple(tuple(kind) for kind in json.loads(file.metadata()["kinds"]))
+                genes, frame = (file.get_tensor(name).astype(np.float32) for name in RatesOfKind._fields)
+                kinds = [tuple(kind) for kind in json.loads(file.metadata()["kinds"])]
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: can't be read ({error}); copy the folder again") from error
-        if logs.ndim != 2 or len(logs) != len(kinds):
-            raise CheckpointError(f"{path}: {len(kinds)} kinds of cells, and numbers of shape {logs.shape}; copy the folder again")
-        return cls(kinds, logs)
+        if not len(kinds) == len(genes) == len(frame):
+            raise CheckpointError(f"{path}: {len(kinds)} kinds of cells, and rates of {len(genes)}; copy the folder again")
+        return cls({kind: RatesOfKind(genes[k], frame[k]) for k, kind in enumerate(kinds)})
 
 
-def fit_rates(taken_KG: npt.NDArray[np.float64], expected_KG: npt.NDArray[np.float64], kinds: Sequence[Kind]) -> GeneRates:
-    """Rates from how many cells of each kind took each gene, and how many the model expected to; (K, vocabulary genes) each."""
-    overall_G = (taken_KG.sum(0) + SHRINK) / (expected_KG.sum(0) + SHRINK)
-    factor_KG = (taken_KG + SHRINK) / (expected_KG + SHRINK / overall_G)
-    return GeneRates(tuple(kinds), np.log(factor_KG).astype(np.float32))
+def fit_rates(
+    taken_K2V: npt.NDArray[np.float64], expected_K2V: npt.NDArray[np.float64], kinds: Sequence[Kind], vocabulary: Vocabulary
+) -> Rates:
+    """Rates from how often cells of each kind took each id, before the first level and after it, and how often the model expected them to.
+
+    A kind leans on all kinds together.
+    """
+    v, near_FF = vocabulary, _near(vocabulary)
+    genes_KG = _ratios(*(sums[:, 1, v.first_gene : v.last_gene] for sums in (taken_K2V, expected_K2V)))
+    frame_K2F = _ratios(*(sums[:, :, v.first_depth : v.end_of_cell + 1] @ near_FF for sums in (taken_K2V, expected_K2V)))
+    logs = [RatesOfKind(*(np.log(part).astype(np.float32) for part in parts)) for parts in zip(genes_KG, frame_K2F, strict=True)]
+    return Rates(dict(zip(kinds, logs, strict=True)))
+
+
+def _ratios(taken: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Ratios of kinds, the first axis, that lean on the ratio of all together."""
+    overall: npt.NDArray[np.float64] = (taken.sum(0) + SHRINK) / (expected.sum(0) + SHRINK)
+    return (taken + SHRINK) / (expected + SHRINK / overall)
+
+
+def _near(v: Vocabulary) -> npt.NDArray[np.float64]:
+    """How much each id of the frame takes in of each other; (F, F)."""
+    n_depths, n_levels = v.first_level - v.first_depth, v.end_of_cell - v.first_level
+    bands = [np.convolve(row, NEAR, "same") for n in (n_depths, n_levels) for row in np.eye(n)]
+    near = np.zeros((n_depths + n_levels + 1,) * 2)
+    near[:n_depths, :n_depths], near[n_depths:-1, n_depths:-1], near[-1, -1] = bands[:n_depths], bands[n_depths:], 1
+    return near

@@ -20,7 +20,7 @@ from scmulan.genes import GeneTable
 from scmulan.labels import SeenLabels
 from scmulan.model import Checkpoint
 from scmulan.prompts import Prompts, SentenceWriter, load_prompts
-from scmulan.rates import GeneRates
+from scmulan.rates import Rates
 from scmulan.readout import Readout
 
 MOST_VIEWS = 4
@@ -66,7 +66,7 @@ class Opened:
         self.seen = SeenLabels.of_card(checkpoint.card)
         self.adapters: dict[str, Adapter] = {}
         self.adapter: str | None = None
-        self.readout, self.rates = Readout.of(checkpoint.folder), GeneRates.of(checkpoint.folder)
+        self.readout, self.rates = Readout.of(checkpoint.folder), Rates.of(checkpoint.folder)
         self.table = GeneTable.load()
         self.rows = self.table.index_of_symbols(self.vocabulary.genes)
 
@@ -92,7 +92,7 @@ class Opened:
             labels = joined_labels(labels, self.adapters[adapter].card["labels"])
         self.seen = SeenLabels.of_card({"labels": labels})
         folder = self.checkpoint.folder if adapter is None else self.adapters[adapter].folder
-        self.readout, self.rates = Readout.of(folder), GeneRates.of(folder)
+        self.readout, self.rates = Readout.of(folder), Rates.of(folder)
 
     @property
     def length(self) -> int:

@@ -17,6 +17,7 @@ from scmulan.cells_writing import new_adata
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance, CellRequest
 from scmulan.errors import PromptError, VocabularyError, some
+from scmulan.rates import RatesOfKind
 from scmulan.tasks_opened import Opened
 
 DEFAULT_ORGANISM = "Homo sapiens"
@@ -124,8 +125,8 @@ class WrittenCells:
             uns={"scmulan": self.opened.provenance(**how)},
         )
 
-    def rates_of(self, row: Mapping[str, str | None], sampling: Sampling) -> npt.NDArray[np.float32] | None:
-        """Gene rates of a cell of these fields, (n_genes,); None where none are wanted, or known of its kind."""
+    def rates_of(self, row: Mapping[str, str | None], sampling: Sampling) -> RatesOfKind | None:
+        """Rates of a cell of these fields; None where none are wanted, or known of its kind."""
         return self.opened.rates.of_row(row) if sampling.rates and self.opened.rates is not None else None
 
     def panel(self, organism: str) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Gene rates: what a model expects of its own cells, how few cells are shrunk, their file, and the cells written by them."""
+"""Rates: what a model expects of its own cells, how few cells are shrunk, their file, and the cells written by them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from conftest import NEW, QUICK, kidney
 from scmulan import csentence, load
 from scmulan.adapters_folder import RATES, merge, open_adapter
 from scmulan.decoding.sampling import Sampling
-from scmulan.engines.transformers_rates import expected_genes
+from scmulan.engines.transformers_rates import taken_and_expected
 from scmulan.errors import CheckpointError
 from scmulan.finetune import finetune
-from scmulan.rates import SHRINK, GeneRates, fit_rates, kind_of
+from scmulan.rates import SHRINK, Rates, RatesOfKind, fit_rates, kind_of
 
 KIDNEY = {"organism": "Homo sapiens", "organ": "kidney", "cell_type": "podocyte"}
 
@@ -23,39 +23,60 @@ KIDNEY = {"organism": "Homo sapiens", "organ": "kidney", "cell_type": "podocyte"
 def test_of_cells_that_a_model_wrote_it_expects_what_they_hold(model):
     rows = model.rows_for(150, {"organism": "Homo sapiens"}, 3)
     counts = model.write_counts(rows, Sampling(seed=5, least_hazard=0.0))
-    cells = csentence.encode(counts, model.vocabulary)
+    v = model.vocabulary
+    cells = csentence.encode(counts, v)
     prompts = [model.writer.prompt("generate", row) for row in rows]
-    expected = expected_genes(model.engine, prompts, [cells[row] for row in range(len(rows))])
-    taken = np.asarray((counts > 0).sum(0), dtype=float).ravel()
-    assert expected.sum() == pytest.approx(taken.sum(), rel=0.03)
+    taken, expected = taken_and_expected(model.engine, prompts, [cells[row] for row in range(len(rows))])
+    genes, depths = slice(v.first_gene, v.last_gene), slice(v.first_depth, v.first_level)
+    np.testing.assert_array_equal(taken[1, genes], np.asarray((counts > 0).sum(0)).ravel())
+    assert taken[0, depths].sum() == pytest.approx(expected[0, depths].sum()) == len(rows)
+    assert taken[1, v.end_of_cell] == len(rows)
+    assert expected[1, genes].sum() == pytest.approx(taken[1, genes].sum(), rel=0.03)
     often = expected > 5
     errors = (taken - expected)[often] / np.sqrt(expected[often])
     assert 0.4 < np.sqrt((errors**2).mean()) < 1.3
 
 
-def test_rates_are_ratios_that_few_cells_are_not_believed():
-    taken = np.array([[40.0, 10.0, 0.0], [1.0, 0.0, 0.0]])
-    expected = np.array([[20.0, 10.0, 0.0], [1.0, 0.0, 0.0]])
-    rates = fit_rates(taken, expected, [("a",), ("b",)])
-    assert rates.logs[:, 1] == pytest.approx([0, 0], abs=1e-6)
-    assert rates.logs[:, 2] == pytest.approx([0, 0])
+def test_rates_are_ratios_that_few_cells_are_not_believed(model):
+    v = model.vocabulary
+    taken, expected = np.zeros((2, 2, v.size)), np.zeros((2, 2, v.size))
+    taken[0, 1, v.first_gene : v.first_gene + 3], taken[1, 1, v.first_gene : v.first_gene + 3] = [40, 10, 0], [1, 0, 0]
+    expected[0, 1, v.first_gene : v.first_gene + 3], expected[1, 1, v.first_gene : v.first_gene + 3] = [20, 10, 0], [1, 0, 0]
+    rates = fit_rates(taken, expected, [("a",), ("b",)], v).of_kind
+    genes = np.exp(np.stack([rates[("a",)].genes, rates[("b",)].genes]))
+    assert genes[:, 1:] == pytest.approx(np.ones((2, v.n_genes - 1)), abs=1e-6)
     of_all = (41 + SHRINK) / (21 + SHRINK)
-    assert np.exp(rates.logs[0, 0]) == pytest.approx(43 / (20 + SHRINK / of_all), rel=1e-5)
-    assert 0 < rates.logs[1, 0] < rates.logs[0, 0]
+    assert genes[0, 0] == pytest.approx((40 + SHRINK) / (20 + SHRINK / of_all), rel=1e-5)
+    assert 1 < genes[1, 0] < genes[0, 0]
+    assert not rates[("a",)].frame.any()
+
+
+def test_levels_that_the_model_puts_too_high_fall_with_those_beside_them(model):
+    v = model.vocabulary
+    taken, expected = np.zeros((1, 2, v.size)), np.zeros((1, 2, v.size))
+    taken[0, 0, v.level_id(6)], expected[0, 0, v.level_id(6)], expected[0, 0, v.level_id(30)] = 50, 10, 40
+    first, after = fit_rates(taken, expected, [("a",)], v).of_kind[("a",)].frame
+    first = dict(zip(range(v.first_depth, v.end_of_cell + 1), first, strict=True))
+    assert first[int(v.level_id(6))] > first[int(v.level_id(7))] > first[int(v.level_id(8))] > 0.5
+    assert first[int(v.level_id(30))] < first[int(v.level_id(31))] < first[int(v.level_id(32))] < -0.5
+    assert first[int(v.level_id(20))] == first[v.end_of_cell] == 0
+    assert not after.any()
 
 
 def test_the_file_gives_back_what_was_written_and_a_damaged_one_is_an_error(tmp_path):
-    rates = GeneRates((("Homo sapiens", None, "podocyte"),), np.linspace(-2, 2, 30, dtype=np.float32)[None])
+    kind = ("Homo sapiens", None, "podocyte")
+    rates = Rates({kind: RatesOfKind(np.linspace(-2, 2, 30, dtype=np.float32), np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 10))})
     rates.save(tmp_path)
-    again = GeneRates.of(tmp_path)
+    again = Rates.of(tmp_path)
     assert again is not None
-    assert again.kinds == rates.kinds
-    np.testing.assert_allclose(again.logs, rates.logs, atol=2e-3)
-    assert again.of_row({"organism": "Homo sapiens", "cell_type": "podocyte", "assay": "10x 3' v3"}) is not None
+    assert list(again.of_kind) == [kind]
+    for part, was in zip(again.of_kind[kind], rates.of_kind[kind], strict=True):
+        np.testing.assert_allclose(part, was, atol=2e-3)
+    assert again.of_row({"organism": "Homo sapiens", "cell_type": "podocyte", "assay": "10x 3' v3"}) is again.of_kind[kind]
     assert again.of_row({"organism": "Homo sapiens", "cell_type": "B cell"}) is None
     (tmp_path / RATES).write_bytes(b"no safetensors")
     with pytest.raises(CheckpointError, match=r"rates\.safetensors: can't be read"):
-        GeneRates.of(tmp_path)
+        Rates.of(tmp_path)
 
 
 # -- beside an adapter ----------------------------------------------------------------------------------------------------
@@ -74,7 +95,7 @@ def tuned(trained, tmp_path_factory):
     said: list[str] = []
     output = tmp_path_factory.mktemp("rates") / "kidney"
     folder = finetune(strange_kidney(60), output, base=trained.folder, say=said.append, **{**QUICK, "tasks": {"generate": 1}})
-    assert any(line.startswith("gene rates: ") for line in said)
+    assert any(line.startswith("rates: ") for line in said)
     return folder
 
 
@@ -120,9 +141,9 @@ def test_rows_with_and_without_rates_stand_in_one_batch(tuned, trained):
 def test_the_card_says_so_and_the_hash_is_checked(tuned, tmp_path):
     card = open_adapter(tuned).card
     assert sorted(kind[2] for kind in card["rates"]["kinds"]) == sorted(NEW.values())
-    assert "written with gene rates" in (tuned / "README.md").read_text()
+    assert "written with rates" in (tuned / "README.md").read_text()
     copied = shutil.copytree(tuned, tmp_path / "copied")
-    GeneRates((("a", "b", "c"),), np.zeros((1, 3), np.float32)).save(copied)
+    Rates({("a", "b", "c"): RatesOfKind(np.zeros(3, np.float32), np.zeros((2, 4), np.float32))}).save(copied)
     with pytest.raises(CheckpointError, match=RATES):
         open_adapter(copied)
 

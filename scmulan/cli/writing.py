@@ -37,7 +37,7 @@ LeastHazard = Annotated[
     float | None, typer.Option(help="Pass by genes less likely than this; 0 draws from the model as it is, 0.0001 when not given.")
 ]
 TopP = Annotated[float, typer.Option("--top-p", help="Share of probability that is kept at each step.")]
-Rates = Annotated[bool, typer.Option(help="Write by the adapter's gene rates, where it has them for the kind of cell.")]
+Rates = Annotated[bool, typer.Option(help="Write by the adapter's rates, where it has them for the kind of cell.")]
 More = Annotated[list[str] | None, typer.Option("--set", help="Any other field, as disease=normal; repeatable.")]
 Naming = Annotated[str, typer.Option(help="Names of genes in the result: symbol or ensembl.")]
 

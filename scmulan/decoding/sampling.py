@@ -23,7 +23,7 @@ class Sampling:
     least_hazard : genes less likely than this to be taken where the list is read are passed by; 0 draws from the model as it is. A
         small model leaves each of thousands of rare genes some hundred-thousandth at high counts, where they are never seen
     seed : with the row's number, decides all draws
-    rates : whether cells are written with the gene rates (``scmulan.rates``) of the model or the adapter in use, where it has them
+    rates : whether cells are written with the rates (``scmulan.rates``) of the model or the adapter in use, where it has them
     """
 
     temperature: float = 1.0

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scmulan.adapters_folder import Adapter
 from scmulan.csentence import Ids
 from scmulan.decoding.sampling import Sampling
+from scmulan.rates import RatesOfKind
 
 Advance = Callable[[int], None]
 
@@ -27,7 +28,7 @@ class CellRequest:
     depth : depth id to begin with, or None to draw it
     panel : (n_genes,) genes that may appear; all when None
     forced : (gene column, level id) of the genes that the cell holds
-    rates : (n_genes,) float32, added to the logits of genes; nothing when None
+    rates : what is added to logits, by where in the cell; nothing when None
     """
 
     prompt: Ids
@@ -35,7 +36,7 @@ class CellRequest:
     depth: int | None = None
     panel: npt.NDArray[np.bool_] | None = None
     forced: tuple[tuple[int, int], ...] = ()
-    rates: npt.NDArray[np.float32] | None = None
+    rates: RatesOfKind | None = None
 
 
 class Engine(Protocol):

@@ -23,6 +23,7 @@ from scmulan.csentence import BOUNDS, Ids
 from scmulan.decoding.sampling import Sampling, draw, uniform_draws
 from scmulan.decoding.trie import Trie
 from scmulan.engines.base import Advance, CellRequest
+from scmulan.engines.row_rates import RowRates
 from scmulan.engines.transformers_writing import CellWriter
 from scmulan.errors import EngineError
 from scmulan.model import Checkpoint
@@ -312,6 +313,9 @@ class TransformersEngine:
             logits_BV = states_BTD[torch.arange(len(rows), device=self.device), length_B - 1] @ self.output_VD.T
             automaton = CellAutomaton(self.vocabulary, self.device)
             automaton.begin(len(rows), forced=[requests[number].forced for number in members])
+            rates = RowRates.of([requests[number] for number in members], self.device)
+            if rates is not None:
+                logits_BV = rates.added(logits_BV, torch.arange(len(rows), device=self.device), automaton, self.vocabulary)
             uniform_B = uniform_draws(sampling.seed, np.array([requests[number].row for number in members]), 1)[:, 0].to(self.device)
             drawn = draw(logits_BV, automaton.legal(), uniform_B, sampling, self.vocabulary)
             for number, depth in zip(members, drawn.tolist(), strict=True):

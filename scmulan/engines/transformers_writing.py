@@ -16,6 +16,7 @@ from scmulan.automaton import CellAutomaton
 from scmulan.csentence import Ids
 from scmulan.decoding.sampling import Sampling, draw, uniform_draws
 from scmulan.engines.base import Advance, CellRequest
+from scmulan.engines.row_rates import RowRates
 
 if TYPE_CHECKING:
     from scmulan.engines.transformers import TransformersEngine
@@ -50,7 +51,7 @@ class CellWriter:
         self.automaton.begin(len(requests), panel=torch.from_numpy(panel_BG), forced=[request.forced for request in requests])
         self.draws = uniform_draws(sampling.seed, np.array([request.row for request in requests]), self.room + 1).to(device)
         self.depths = torch.tensor([request.depth for request in requests], device=device)
-        self.rates_BG = _rates(requests, v.n_genes, device)
+        self.rates = RowRates.of(requests, device)
         firsts = sorted({int(cut * v.n_genes) for cut in COLUMN_CUTS})
         self.cuts = torch.tensor(firsts, device=device)
         self.columns = [(first, v.without_genes_before(first), engine.output_from(first)) for first in firsts]
@@ -84,7 +85,7 @@ class CellWriter:
                 kept = (~is_done).nonzero().squeeze(1)
                 alive, ids_BT, done = alive[kept], ids_BT[kept], 0
                 self.padding, self.room_B = self.padding[kept], self.room_B[kept]
-                self.rates_BG = None if self.rates_BG is None else self.rates_BG[kept]
+                self.rates = None if self.rates is None else self.rates.keep(kept)
                 self.automaton.keep(kept)
                 _keep_rows(cache, kept)
         cells = written.cpu().numpy()
@@ -102,9 +103,8 @@ class CellWriter:
                 continue
             legal_BV = self.automaton.part(rows, first, vocabulary).legal(left=None if left_B is None else left_B[rows])
             logits_BV = states_BD[rows] @ output_VD.T
-            if self.rates_BG is not None:
-                logits_BV = logits_BV.float()
-                logits_BV[:, vocabulary.first_gene : vocabulary.last_gene] += self.rates_BG[rows, first:]
+            if self.rates is not None:
+                logits_BV = self.rates.added(logits_BV, rows, self.automaton, vocabulary, first)
             ids = draw(logits_BV, legal_BV, uniform_B[rows], self.sampling, vocabulary)
             chosen_B[rows] = torch.where(ids >= first_gene, ids + first, ids)
         return chosen_B
@@ -122,14 +122,6 @@ class CellWriter:
             input_ids=ids_BT, position_ids=position, attention_mask=seen, past_key_values=cache, use_cache=True
         ).last_hidden_state
         return states
-
-
-def _rates(requests: Sequence[CellRequest], n_genes: int, device: torch.device) -> torch.Tensor | None:
-    """(B, n_genes) of the requests' rates, 0 where a request has none; None where none has any."""
-    if all(request.rates is None for request in requests):
-        return None
-    none = np.zeros(n_genes, dtype=np.float32)
-    return torch.from_numpy(np.stack([none if request.rates is None else request.rates for request in requests])).to(device)
 
 
 def _keep_rows(cache: StaticCache, rows: torch.Tensor) -> None:
