@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from scmulan.doctor import CellReport
+from scmulan.doctor import CellReport, Verdict
 from scmulan.errors import some
 from scmulan.genes import DATE, GENOME_PREFIX, HUMAN, MOUSE, GeneMatch, GeneTable, species_of
 
 FAMILIAR = 0.9  # share of counts on known genes below which something is wrong with the names
+LEAST_KNOWN = 0.01  # share of the names that are known below which the matrix is not one of genes as far as can be told
 TWO_SPECIES = 0.1  # share of the names that speak for a species, above which a second one is in the matrix; 0.4 % is the most of 13 files
 FEWEST_NAMES = 20  # of the second species
 BOTH = 0.1  # share of a cell's counts from either species above which it is a doublet of both
@@ -76,7 +77,8 @@ def report_genes(
     found += f"; {spikes:,} spike-ins left out" if spikes else ""
     found += f"; features that are no genes left out: {some(left_out)}" if left_out else ""
     is_familiar = (mapped if math.isnan(share) else share) >= FAMILIAR
-    report.add("genes", "ok" if is_familiar else "warning", found, "" if is_familiar else fix_of(match),
+    trouble: Verdict = "warning" if mapped >= LEAST_KNOWN else "problem"
+    report.add("genes", "ok" if is_familiar else trouble, found, "" if is_familiar else fix_of(match),
                naming=match.naming, names=len(match.index), genes_mapped=mapped, counts_mapped=share, coding_counts_mapped=coding,
                merged=match.merged, unknown=len(match.unknown), spike_ins=spikes, left_out=len(left_out))  # fmt: skip
     _report_names(report, match, names, organism, looks)
@@ -191,7 +193,7 @@ def report_organism(report: CellReport, match: GeneMatch, said: str | None, othe
     elif species_of(said) is None:
         found = f"{said}; its genes were looked up among those of human and mouse"
         report.add("organism", "warning", found, "orthologues by symbol only: look at the share of genes", **numbers)
-    elif species_of(said) != match.organism:
+    elif species_of(said) != match.organism and (match.index >= 0).mean() >= LEAST_KNOWN:
         fix = f"give organism={match.organism!r}, or insist with organism={species_of(said)!r}"
         found = f"{said} is said, but the gene names are those of {match.organism}"
         report.add("organism", "warning" if is_sure else "problem", found, "" if is_sure else fix, **numbers)

@@ -81,6 +81,14 @@ def test_no_known_gene_names_the_fix_of_what_the_names_look_like(names: list[str
     assert FIXES[look] in str(error.value)
 
 
+def test_a_handful_of_names_that_happen_to_be_known_speaks_neither_for_genes_nor_for_a_species() -> None:
+    cells = some_cells(["GATA1", *(f"feature{number}" for number in range(300))])
+    cells.obs["organism"] = "Mus musculus"
+    with pytest.raises(CellDataError, match=r"301 names, 0\.3% known"):
+        read_cells(cells)
+    assert check(cells)["organism"].verdict == "ok"
+
+
 def test_every_unknown_name_but_spike_ins_counts_against_the_protein_coding_genes() -> None:
     names = ["GATA1", "MALAT1", "no gene", "ERCC-00074"]
     assert shares(TABLE.resolve(names), names, np.array([90, 50, 10, 50])) == (0.7, 0.9)
