@@ -28,7 +28,6 @@ KEYS = ("organism", "organ", "cell_type")
 """The fields that make a kind of cell."""
 SHRINK = 3.0
 """Cells, taking a gene as often as those of all kinds together do, that each kind is given on top of its own."""
-
 NEAR = (1 / 3, 2 / 3, 1.0, 2 / 3, 1 / 3)
 """Weights by which a depth or level takes in those beside it: few cells have any one of them."""
 
