@@ -34,10 +34,10 @@ STAGES = (
     "corpus embedded_build",
     "model",
     "training adapters",
-    "decoding",
+    "decoding rates",
     "engines",
     "measures",
-    "labels levels rates readout tasks finetune",
+    "labels levels readout tasks finetune",
     "held_out evaluate plots _drawing report",
     "serving",
     "trials bench demo cli __main__",
@@ -54,7 +54,7 @@ BARE = (
     "csentence_thinning",
     "tokenizer",
     "prompts",
-    "decoding",
+    "decoding rates",
     "engines",
 )
 """What runs where no anndata is installed: it knows ids only."""
