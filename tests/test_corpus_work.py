@@ -156,6 +156,7 @@ def test_any_bytes_are_a_plan_or_an_error_that_names_the_file(tmp_path_factory, 
 # -- stopped and gone on with --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_built_by_processes_it_has_the_same_bytes(atlas, trained, built, tmp_path, small_shards):
     assert build_corpus(plan_of(atlas), trained.tokenizer, tmp_path / "corpus", workers=Workers(count=2)) == built
     Corpus(tmp_path / "corpus").verify()

@@ -87,6 +87,7 @@ def test_the_card_says_data_split_recipe_and_held_out_nats(tuned, trained):
     assert str(tuned.parent) not in json.dumps({key: value for key, value in card.items() if key != "sources"})
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_adapter(quick):
     one, two = quick(output="one")[0], quick(output="two")[0]
     assert open_adapter(one).sha256 == open_adapter(two).sha256
