@@ -61,7 +61,7 @@ WRITING: dict[str, Any] = {
     "evaluate_every": 100,
     "patience": 2,
 }
-"""Of what writes cells: whole ones, for thinned ones teach cells to end early."""
+"""Of what writes cells, learnt whole."""
 N_HVG = 1000
 TOLD_APART_AT = 800
 """Genes that cells are thinned to before they are told apart: real ones were thinned to fit a sentence, so that their number would tell."""

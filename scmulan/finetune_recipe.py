@@ -73,9 +73,7 @@ class FinetuneRecipe:
     rates: bool = True
     tasks: dict[str, float] | None = None
     model: ModelRecipe = field(default_factory=ModelRecipe)
-    packing: Packing = field(
-        default_factory=lambda: Packing(context=2048, pack_tokens=4096, thin_share=0.7, thin_least=0.3, thin_written=False)
-    )
+    packing: Packing = field(default_factory=lambda: Packing(context=2048, pack_tokens=4096, thin_share=0.7, thin_least=0.3))
     optimizer: OptimizerRecipe | None = None
     loss: LossRecipe | None = None
     steps: int = 600

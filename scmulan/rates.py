@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from scipy.linalg import block_diag, toeplitz
 
 from scmulan.adapters_folder import RATES
 from scmulan.csentence import Vocabulary
@@ -27,9 +28,9 @@ from scmulan.errors import CheckpointError
 KEYS = ("organism", "organ", "cell_type")
 """The fields that make a kind of cell."""
 SHRINK = 3.0
-"""Cells, taking a gene as often as those of all kinds together do, that each kind is given on top of its own."""
-NEAR = (1 / 3, 2 / 3, 1.0, 2 / 3, 1 / 3)
-"""Weights by which a depth or level takes in those beside it: few cells have any one of them."""
+"""How often, on top of its own, each kind is taken to have taken an id at the rate of all kinds together."""
+NEAR = (1.0, 2 / 3, 1 / 3)
+"""Weights by which a depth or level takes in itself, those beside it and the next: few cells have any one of them."""
 
 Kind = tuple[str | None, ...]
 
@@ -111,7 +112,6 @@ def _ratios(taken: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -
 def _near(v: Vocabulary) -> npt.NDArray[np.float64]:
     """How much each id of the frame takes in of each other; (F, F)."""
     n_depths, n_levels = v.first_level - v.first_depth, v.end_of_cell - v.first_level
-    bands = [np.convolve(row, NEAR, "same") for n in (n_depths, n_levels) for row in np.eye(n)]
-    near = np.zeros((n_depths + n_levels + 1,) * 2)
-    near[:n_depths, :n_depths], near[n_depths:-1, n_depths:-1], near[-1, -1] = bands[:n_depths], bands[n_depths:], 1
+    parts = [toeplitz(np.pad(NEAR, (0, n - len(NEAR)))) for n in (n_depths, n_levels)]
+    near: npt.NDArray[np.float64] = block_diag(*parts, 1)
     return near

@@ -16,7 +16,7 @@ from scmulan.corpus.pack import Packing, counts_of, epoch_packs, epoch_sentences
 from scmulan.corpus.shards import CellRows
 from scmulan.csentence import Ragged
 from scmulan.errors import RecipeError
-from scmulan.prompts import CELL, Sentence
+from scmulan.prompts import Sentence
 
 N_CELLS = 240
 PACKING = Packing(context=200, pack_tokens=800, thin_share=0.5, thin_least=0.3)
@@ -133,16 +133,6 @@ def test_a_cell_that_is_not_thinned_is_written_as_in_the_corpus(language, rows):
     for row, sentence in enumerate(made(rows, language, roomy)[0]):
         assert cell_of(sentence.ids, v) == rows.ids[row].tolist()
         assert (sentence.parts == language.writer.part_code["depth"]).sum() == 1
-
-
-def test_cells_that_are_written_can_be_left_whole(language, rows):
-    packing = Packing(context=600, pack_tokens=1200, thin_share=0.9, thin_least=0.3, thin_written=False)
-    sentences, drawn = made(rows, language, packing)
-    is_thinned = np.array([cell_of(sentence.ids, language.vocabulary) != rows.ids[row].tolist() for row, sentence in enumerate(sentences)])
-    is_written = np.array([CELL in task.predict for task in training_tasks(language.writer)])[drawn]
-    assert 0 < is_written.sum() < len(rows)
-    assert not is_thinned[is_written].any()
-    assert is_thinned[~is_written].mean() == pytest.approx(0.9, abs=0.1)
 
 
 def test_thinning_touches_the_share_asked_for_and_its_depths_are_not_learnt(language, rows):

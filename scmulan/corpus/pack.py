@@ -29,7 +29,6 @@ class Packing:
     pack_tokens : size of a pack; a multiple of the context wastes least
     thin_share : share of cells that are thinned at random, as augmentation
     thin_least : smallest share of counts that thinning keeps; the rate is log-uniform from it to 1
-    thin_written : whether cells that a task writes are thinned too, and not only those that it is given
     dataset_weights : how many times a data set's cells are seen in an epoch, 1 where not named
     window_cells : cells that are packed at a time; a corpus of more is read in windows of some of its shards
     """
@@ -38,7 +37,6 @@ class Packing:
     pack_tokens: int = 4096
     thin_share: float = 0.25
     thin_least: float = 0.3
-    thin_written: bool = True
     dataset_weights: dict[str, float] | None = None
     window_cells: int = 100_000
 
@@ -114,8 +112,7 @@ def epoch_sentences(
     cells = counts[chosen]
     is_thinned = np.zeros(len(chosen), dtype=bool)
     if augment and packing.thin_share > 0:
-        is_written = np.array([CELL in task.predict for task in tasks])[drawn]
-        is_thinned = (rng.random(len(chosen)) < packing.thin_share) & (packing.thin_written | ~is_written)
+        is_thinned = rng.random(len(chosen)) < packing.thin_share
         rates = np.exp(rng.uniform(np.log(packing.thin_least), 0, len(chosen)))
         cells = csentence_thinning.thin(cells, np.where(is_thinned, rates, 1.0), seed=hash((seed, epoch)) & 0x7FFFFFFF)
     room = np.array([packing.context - _frame_length(rows, int(row), writer) for row in chosen])
