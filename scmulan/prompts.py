@@ -2,8 +2,9 @@
 
     sentence = <bos> { given part } <task:NAME> { predicted part } <eos>
 
-A part is a field with its text, some genes at their levels, or a cell. Every id of a sentence has a part code, so that the
-loss can weigh parts and report them one by one.
+A part is a field with its text, some genes at their levels, or a cell. A task may be about two cells: a first one, and the one that it
+is about; fields that stand after the first cell are of the second. Every id of a sentence has a part code, so that the loss can weigh
+parts and report them one by one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ CELL, GENES, ANY = "cell", "genes", "any"
 CELL_PARTS = ("depth", "level", "gene")
 FRAME = "frame"
 GIVEN_GENES_MOST = 8
+FIRST_CELLS = ("control", "earlier", "shallower")
+"""What the first cell of two may be: one that was not perturbed, an ancestor, or the same cell measured less deeply."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,11 @@ class Field:
 class Task:
     """One question that can be put to the model.
 
-    ``drop`` says how often a given field is left out of a training sentence: ``each`` for any field, a field's own name, and
-    ``all`` for all of them at once.
+    Attributes
+    ----------
+    drop : how often a given field is left out of a training sentence: ``each`` for any field, a field's own name, and ``all`` for all
+        of them at once; fields that stand after a cell are never left out
+    first_cell : of a task about two cells, what the first is to the second, one of `FIRST_CELLS`
     """
 
     name: str
@@ -54,10 +60,23 @@ class Task:
     weight: float = 0.0
     phrasings: tuple[str, ...] = ()
     planned: bool = False
+    first_cell: str | None = None
 
     @property
     def token(self) -> str:
         return f"<task:{self.name}>"
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Fields of the second cell, which stand after the first."""
+        if self.first_cell is None:
+            return ()
+        return tuple(part for part in self.given[self.given.index(CELL) :] if part != CELL)
+
+    @property
+    def is_second_given(self) -> bool:
+        """Whether the second cell is given too, rather than predicted."""
+        return self.first_cell is not None and self.given.count(CELL) == 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +124,7 @@ def load_prompts(path: str | Path | None = None) -> Prompts:
 
 
 def _read_task(path: Path, name: str, entry: dict[str, Any], fields: Mapping[str, Field]) -> Task:
-    known = ("given", "predict", "drop", "weight", "phrasings", "planned")
+    known = ("given", "predict", "drop", "weight", "phrasings", "planned", "first_cell")
     for key in entry:
         if key not in known:
             raise RecipeError(f"{path}: task {name}: unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}")
@@ -122,6 +141,14 @@ def _read_task(path: Path, name: str, entry: dict[str, Any], fields: Mapping[str
             raise RecipeError(f"{path}: task {name}: drop: unknown field {key!r}{nearest(str(key), [*fields, 'each', 'all'])}")
         if not isinstance(share, int | float) or not 0 <= share <= 1:
             raise RecipeError(f"{path}: task {name}: drop: {key} is {share!r}; needed a share from 0 to 1")
+    first = entry.get("first_cell")
+    if first is not None and first not in FIRST_CELLS:
+        raise RecipeError(
+            f"{path}: task {name}: first_cell {first!r}: needed one of {', '.join(FIRST_CELLS)}{nearest(str(first), FIRST_CELLS)}"
+        )
+    is_of_two = [*entry["given"], *entry["predict"]].count(CELL) > 1 or (CELL in entry["given"] and entry["given"][-1] != CELL)
+    if not planned and (first is not None) != is_of_two:
+        raise RecipeError(f"{path}: task {name}: a task about two cells, and no other, says what the first is as `first_cell:`")
     return Task(
         name=name,
         given=tuple(entry["given"]),
@@ -130,6 +157,7 @@ def _read_task(path: Path, name: str, entry: dict[str, Any], fields: Mapping[str
         weight=float(entry.get("weight", 0)),
         phrasings=tuple(entry.get("phrasings") or ()),
         planned=planned,
+        first_cell=first,
     )
 
 
@@ -193,10 +221,30 @@ class SentenceWriter:
         codes[0], codes[1] = self.part_code[FRAME], self.part_code["depth"]
         return codes
 
-    def prompt(self, task: str, fields: Mapping[str, str | None], *, cell: Ids | None = None, genes: Ids | None = None) -> Ids:
-        """What stands before the answer, the task's token included, as at inference; (T,)."""
+    def prompt(
+        self,
+        task: str,
+        fields: Mapping[str, str | None],
+        *,
+        cell: Ids | None = None,
+        genes: Ids | None = None,
+        after: Mapping[str, str | None] | None = None,
+        second: Ids | None = None,
+    ) -> Ids:
+        """What stands before the answer, the task's token included, as at inference; (T,).
+
+        Parameters
+        ----------
+        cell : the cell, or the first of two
+        after : of a task about two cells, fields of the second
+        second : the second cell, where it is given
+        """
         parts = [np.array([self.vocabulary.bos]), self.fields_ids(fields)]
         parts += [part for part in (genes, cell) if part is not None]
+        if after is not None:
+            parts.append(self.fields_ids(after))
+        if second is not None:
+            parts.append(second)
         return np.concatenate([*parts, [self.control_id(self.prompts.task(task).token)]]).astype(np.int64)
 
     def answer(self, fields: Mapping[str, str | None], names: Sequence[str]) -> Ids:
@@ -204,45 +252,53 @@ class SentenceWriter:
         return np.concatenate([self.fields_ids({name: fields.get(name) for name in names}), [self.vocabulary.eos]]).astype(np.int64)
 
     def training_sentence(
-        self, task: Task, fields: Mapping[str, str | None], cell: Ids, rng: np.random.Generator, *, is_depth_true: bool = True
+        self,
+        task: Task,
+        fields: Mapping[str, str | None],
+        cell: Ids,
+        rng: np.random.Generator,
+        *,
+        is_depth_true: bool = True,
+        first: tuple[Ids, Mapping[str, str | None]] | None = None,
     ) -> Sentence:
         """One sentence of a task about a cell, some given fields dropped at random.
 
         A given cell is learnt too (its ids carry cell codes): it is the same cell, under fewer fields. The depth of a cell that
-        was thinned for training (``is_depth_true=False``) is not learnt, for no real cell was measured at it.
+        was thinned for training (``is_depth_true=False``) is not learnt, for no real cell was measured at it. Of a task about two
+        cells, ``first`` are the ids and fields of the first; what is given is then not learnt, for a first cell stands before many.
         """
-        given = self._keep_fields(task, fields, rng)
+        if (first is None) != (task.first_cell is None):
+            raise PromptError(f"task {task.name}: is about {'one cell' if task.first_cell is None else 'two cells'}")
         cell_codes = self.cell_parts(cell)
         if not is_depth_true:
             cell_codes[1] = 0
-        ids, codes = [np.array([self.vocabulary.bos]), self.fields_ids(given)], []
-        codes = [np.zeros(1 + len(ids[1]), np.uint8)]
+        given = [np.array([self.vocabulary.bos]), self.fields_ids(self._keep_fields(task, fields if first is None else first[1], rng))]
+        parts: list[tuple[Ids, npt.NDArray[np.uint8] | int]] = [(ids, 0) for ids in given]
         if GENES in task.given:
-            ids.append(self._some_genes(cell, rng))
-            codes.append(np.zeros(len(ids[-1]), np.uint8))
-        if CELL in task.given:
-            ids.append(cell)
-            codes.append(cell_codes)
-        ids.append(np.array([self.control_id(task.token)]))
-        codes.append(np.zeros(1, np.uint8))
+            parts.append((self._some_genes(cell, rng), 0))
+        if first is not None:
+            parts += [(first[0], 0), (self.fields_ids({name: fields.get(name) for name in task.after}), 0)]
+            parts += [(cell, 0)] if task.is_second_given else []
+        elif CELL in task.given:
+            parts.append((cell, cell_codes))
+        parts.append((np.array([self.control_id(task.token)]), 0))
         if CELL in task.predict:
-            ids.append(cell)
-            codes.append(cell_codes)
+            parts.append((cell, cell_codes))
         for name in self.prompts.fields:
             if name in task.predict and fields.get(name):
-                ids.append(self.field_ids(name, str(fields[name])))
-                codes.append(np.full(len(ids[-1]), self.part_code[name], np.uint8))
-        ids.append(np.array([self.vocabulary.eos]))
-        last = codes[-1][-1] if CELL not in task.predict else self.part_code[FRAME]
-        codes.append(np.full(1, last, np.uint8))
-        return Sentence(np.concatenate(ids).astype(np.int64), np.concatenate(codes))
+                parts.append((self.field_ids(name, str(fields[name])), self.part_code[name]))
+        last = parts[-1][1] if CELL not in task.predict else self.part_code[FRAME]
+        parts.append((np.array([self.vocabulary.eos]), last))
+        codes = [np.full(len(ids), code, np.uint8) if isinstance(code, int) else code for ids, code in parts]
+        return Sentence(np.concatenate([ids for ids, _ in parts]).astype(np.int64), np.concatenate(codes))
 
     def _keep_fields(self, task: Task, fields: Mapping[str, str | None], rng: np.random.Generator) -> dict[str, str | None]:
         """The given fields that are known and not dropped; the draws do not depend on which fields are known."""
         draws = rng.random(len(self.prompts.fields) + 1)
         if draws[-1] < task.drop.get("all", 0):
             return {}
-        allowed = [name for name in self.prompts.fields if (ANY in task.given or name in task.given) and name not in task.predict]
+        named = set(task.given) - set(task.after)
+        allowed = [name for name in self.prompts.fields if (ANY in named or name in named) and name not in task.predict]
         rate = {name: task.drop.get(name, task.drop.get("each", 0)) for name in allowed}
         order = {name: number for number, name in enumerate(self.prompts.fields)}
         return {name: fields.get(name) for name in allowed if draws[order[name]] >= rate[name]}

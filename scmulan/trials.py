@@ -133,11 +133,18 @@ class TrialWriter(SentenceWriter):
         self.layout = layout
 
     def training_sentence(
-        self, task: Task, fields: Mapping[str, str | None], cell: Ids, rng: np.random.Generator, *, is_depth_true: bool = True
+        self,
+        task: Task,
+        fields: Mapping[str, str | None],
+        cell: Ids,
+        rng: np.random.Generator,
+        *,
+        is_depth_true: bool = True,
+        first: tuple[Ids, Mapping[str, str | None]] | None = None,
     ) -> Sentence:
         """One sentence, the cell in the trial's layout."""
         laid = lay_out(cell, self.layout, self.vocabulary, rng)
-        return super().training_sentence(task, fields, laid, rng, is_depth_true=is_depth_true)
+        return super().training_sentence(task, fields, laid, rng, is_depth_true=is_depth_true, first=first)
 
 
 # -- losses over whole rows of the vocabulary ------------------------------------------------------------------------------

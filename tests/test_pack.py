@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from scmulan.corpus.pack import Packing, counts_of, epoch_packs, epoch_sentences
 from scmulan.corpus.shards import CellRows
 from scmulan.csentence import Ragged
 from scmulan.errors import RecipeError
-from scmulan.prompts import Sentence
+from scmulan.prompts import Sentence, SentenceWriter
 
 N_CELLS = 240
 PACKING = Packing(context=200, pack_tokens=800, thin_share=0.5, thin_least=0.3)
@@ -50,6 +51,13 @@ def made(rows, language, packing=PACKING, **changes):
     return epoch_sentences(rows, counts_of(rows.ids, language.writer), language.writer, packing, **arguments)
 
 
+def of_one_cell(language):
+    """The language without the tasks about two cells."""
+    tasks = {name: task for name, task in language.prompts.tasks.items() if task.first_cell is None}
+    prompts = replace(language.prompts, tasks=tasks)
+    return replace(language, prompts=prompts, writer=SentenceWriter(language.tokenizer, language.vocabulary, prompts))
+
+
 def packed(rows, language, packing=PACKING, **changes):
     return epoch_packs(rows, counts_of(rows.ids, language.writer), language.writer, packing, **{"seed": 0, "epoch": 0, **changes})
 
@@ -62,8 +70,9 @@ def unpacked(packs):
 
 
 def cell_of(ids, v):
+    """The cell that a sentence is about: the last of those in it."""
     ids = list(ids)
-    return ids[ids.index(v.cell) : ids.index(v.end_of_cell) + 1]
+    return ids[len(ids) - 1 - ids[::-1].index(v.cell) : len(ids) - ids[::-1].index(v.end_of_cell)]
 
 
 def dummy_sentences(lengths):
@@ -130,15 +139,16 @@ def test_a_cell_that_is_not_thinned_is_written_as_in_the_corpus(language, rows):
     """Its depth too, though counts above ten are kept only as levels."""
     v = language.vocabulary
     roomy = Packing(context=600, pack_tokens=1200, thin_share=0.0)
-    for row, sentence in enumerate(made(rows, language, roomy)[0]):
+    tasks = training_tasks(language.writer)
+    for row, (sentence, code) in enumerate(zip(*made(rows, language, roomy), strict=True)):
         assert cell_of(sentence.ids, v) == rows.ids[row].tolist()
-        assert (sentence.parts == language.writer.part_code["depth"]).sum() == 1
+        assert (sentence.parts == language.writer.part_code["depth"]).sum() == (tasks[code].name != "enhance")
 
 
 def test_thinning_touches_the_share_asked_for_and_its_depths_are_not_learnt(language, rows):
     v = language.vocabulary
     roomy = Packing(context=600, pack_tokens=1200, thin_share=0.5, thin_least=0.3)
-    sentences, _ = made(rows, language, roomy)
+    sentences, _ = made(rows, of_one_cell(language), roomy)
     is_thinned = np.array([cell_of(sentence.ids, v) != rows.ids[row].tolist() for row, sentence in enumerate(sentences)])
     is_depth_learnt = np.array([(sentence.parts == language.writer.part_code["depth"]).any() for sentence in sentences])
     assert is_thinned.mean() == pytest.approx(0.5, abs=0.1)
@@ -171,8 +181,8 @@ def test_a_cell_is_thinned_alike_wherever_it_stands_in_the_corpus(language, rows
     """Thinning to fit depends on the cell alone, so that the order of a corpus's files is no part of what is learnt."""
     order = np.random.default_rng(5).permutation(N_CELLS)
     tight = Packing(context=120, pack_tokens=240, thin_share=0.0)
-    straight, _ = made(rows, language, tight)
-    shuffled, _ = made(rows.select(order.tolist()), language, tight)
+    straight, _ = made(rows, of_one_cell(language), tight)
+    shuffled, _ = made(rows.select(order.tolist()), of_one_cell(language), tight)
     v = language.vocabulary
     for place, row in enumerate(order):
         assert cell_of(shuffled[place].ids, v) == cell_of(straight[row].ids, v)
@@ -199,13 +209,14 @@ def test_a_cell_that_knows_nothing_asked_for_gets_a_task_that_predicts_a_cell(la
         asked = [name for name in task.predict if name != "cell"]
         assert "cell" in task.predict or any(rows.fields.get(name, [None] * N_CELLS)[row] for name in asked)
         assert language.writer.control_id(task.token) in sentences[row].ids
-    assert {tasks[code].name for code in drawn} == {task.name for task in tasks}
+    assert {tasks[code].name for code in drawn} == {task.name for task in tasks if task.first_cell in (None, "shallower")}
 
 
 def test_tasks_are_drawn_by_their_weights(language, rows):
     labelled = rows.select(list(range(N_CELLS // 2)))
     drawn = np.concatenate([made(labelled, language, epoch=epoch)[1] for epoch in range(12)])
-    weights = np.array([task.weight for task in training_tasks(language.writer)])
+    possible = [task.first_cell in (None, "shallower") for task in training_tasks(language.writer)]
+    weights = np.array([task.weight for task in training_tasks(language.writer)]) * possible
     assert np.bincount(drawn, minlength=len(weights)) / len(drawn) == pytest.approx(weights / weights.sum(), abs=0.04)
 
 

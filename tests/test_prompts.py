@@ -27,12 +27,22 @@ def cell(language):
     return csentence.encode(random_counts(1, seed=3), language.vocabulary)[0]
 
 
-def built_tasks():
-    return [pytest.param(task, id=task.name) for task in load_prompts().tasks.values() if not task.planned]
+FIRST_KNOWN = {"organism": "Homo sapiens", "organ": "blood", "time": "day 2", "perturbation": "control", "cell_type": "naive T cell"}
+
+
+def built_tasks(*, of_two=None):
+    tasks = [task for task in load_prompts().tasks.values() if not task.planned and of_two in (None, task.first_cell is not None)]
+    return [pytest.param(task, id=task.name) for task in tasks]
+
+
+def first_of(language, task):
+    """A first cell with its fields, for a task about two."""
+    return (csentence.encode(random_counts(1, seed=8), language.vocabulary)[0], FIRST_KNOWN) if task.first_cell else None
 
 
 def sentences(language, task, cell, n, fields=KNOWN):
-    return [language.writer.training_sentence(task, fields, cell, np.random.default_rng(seed)) for seed in range(n)]
+    first = first_of(language, task)
+    return [language.writer.training_sentence(task, fields, cell, np.random.default_rng(seed), first=first) for seed in range(n)]
 
 
 def part_names(language, sentence):
@@ -41,7 +51,8 @@ def part_names(language, sentence):
 
 
 def test_the_shipped_tasks_are_those_of_the_design(language):
-    assert language.prompts.built == ["generate", "annotate", "locate", "describe", "complete"]
+    learnt = ["generate", "annotate", "locate", "describe", "complete", "perturb", "explain_shift", "next_state", "fate", "enhance"]
+    assert language.prompts.built == learnt
     assert tuple(language.prompts.fields) == FIELDS
     for task in language.prompts.tasks.values():
         assert task.planned == (not task.phrasings) == (task.weight == 0), task.name
@@ -67,7 +78,7 @@ def test_a_task_or_field_the_tokenizer_lacks_is_an_error(language):
         language.writer.control_id("<weight>")
 
 
-@pytest.mark.parametrize("task", built_tasks())
+@pytest.mark.parametrize("task", built_tasks(of_two=False))
 def test_a_training_sentence_begins_with_the_very_prompt_of_inference(language, cell, task):
     """With nothing dropped: prompt + answer = training sentence, so what is asked later is what was learnt."""
     sentence = language.writer.training_sentence(dataclasses.replace(task, drop={}), KNOWN, cell, np.random.default_rng(0))
@@ -84,19 +95,52 @@ def test_a_training_sentence_begins_with_the_very_prompt_of_inference(language, 
 
 @pytest.mark.parametrize("task", built_tasks())
 def test_every_part_that_is_predicted_is_learnt_and_no_given_field_is(language, cell, task):
+    of_cell = {"depth", "level", "gene", FRAME}
     for sentence in sentences(language, task, cell, 20):
         names = set(part_names(language, sentence))
         assert len(sentence.ids) == len(sentence.parts)
-        assert {"depth", "level", "gene", FRAME} <= names
+        assert of_cell & names == (of_cell if task.first_cell is None or "cell" in task.predict else set())
         wanted = {name for name in task.predict if KNOWN.get(name)}
-        assert names - {"given", "depth", "level", "gene", FRAME} == wanted
+        assert names - {"given", *of_cell} == wanted
         at_end = task.predict[-1] if "cell" not in task.predict else FRAME
         if at_end == FRAME or at_end in wanted:
             assert language.prompts.parts[sentence.parts[-1]] == at_end
         assert sentence.parts[0] == 0
 
 
-@pytest.mark.parametrize("task", built_tasks())
+@pytest.mark.parametrize("task", built_tasks(of_two=True))
+def test_a_training_sentence_about_two_cells_begins_with_the_very_prompt_of_inference(language, cell, task):
+    first, of_first = first_of(language, task)
+    undropped = dataclasses.replace(task, drop={name: 1 for name in task.drop if task.drop[name] == 1})
+    sentence = language.writer.training_sentence(undropped, KNOWN, cell, np.random.default_rng(0), first=(first, of_first))
+    given = {name: value for name, value in of_first.items() if name not in (*task.predict, *undropped.drop) and "any" in task.given}
+    second = cell if task.is_second_given else None
+    after = {name: KNOWN.get(name) for name in task.after}
+    prompt = language.writer.prompt(task.name, given, cell=first, after=after, second=second)
+    assert sentence.ids[: len(prompt)].tolist() == prompt.tolist()
+    assert not sentence.parts[: len(prompt)].any()
+    answer = [*cell.tolist(), language.vocabulary.eos] if "cell" in task.predict else language.writer.answer(KNOWN, task.predict).tolist()
+    assert sentence.ids[len(prompt) :].tolist() == answer
+
+
+@pytest.mark.parametrize(("name", "held"), [("perturb", ("perturbation", "time")), ("next_state", ("time",)), ("fate", ("time",))])
+def test_what_is_asked_of_the_second_cell_is_never_dropped(language, cell, name, held):
+    writer, task = language.writer, language.prompts.tasks[name]
+    for sentence in sentences(language, task, cell, 200):
+        ids = sentence.ids.tolist()
+        asked = ids[ids.index(language.vocabulary.end_of_cell) + 1 : ids.index(writer.control_id(task.token))]
+        assert asked == writer.fields_ids({field: KNOWN[field] for field in held}).tolist()
+
+
+def test_a_task_about_two_cells_needs_the_first_and_another_has_none(language, cell):
+    perturb, generate = language.prompts.tasks["perturb"], language.prompts.tasks["generate"]
+    with pytest.raises(PromptError, match="task perturb: is about two cells"):
+        language.writer.training_sentence(perturb, KNOWN, cell, np.random.default_rng(0))
+    with pytest.raises(PromptError, match="task generate: is about one cell"):
+        language.writer.training_sentence(generate, KNOWN, cell, np.random.default_rng(0), first=first_of(language, perturb))
+
+
+@pytest.mark.parametrize("task", built_tasks(of_two=False))
 def test_the_cell_stands_in_the_sentence_once_and_whole(language, cell, task):
     v = language.vocabulary
     for sentence in sentences(language, task, cell, 10):
@@ -183,6 +227,8 @@ def test_an_empty_cell_can_be_written_for_every_task(language):
     v = language.vocabulary
     empty = csentence.encode(random_counts(1) * 0, v)[0]
     for task in map(language.prompts.task, language.prompts.built):
+        if task.first_cell is not None:
+            continue
         ids = language.writer.training_sentence(task, KNOWN, empty, np.random.default_rng(1)).ids.tolist()
         assert ids[ids.index(v.cell) : ids.index(v.end_of_cell) + 1] == empty.tolist()
 
@@ -206,8 +252,8 @@ def test_an_unknown_field_or_task_is_an_error_that_names_the_nearest(language):
         language.writer.field_ids("celltype", "B cell")
     with pytest.raises(PromptError, match=r"task 'anotate' is not in prompts/tasks\.yaml; nearest: 'annotate'"):
         language.writer.prompt("anotate", {})
-    with pytest.raises(PromptError, match="'perturb' is planned and not built yet; built: generate, annotate"):
-        language.prompts.task("perturb")
+    with pytest.raises(PromptError, match="'request' is planned and not built yet; built: generate, annotate"):
+        language.prompts.task("request")
 
 
 GOOD = {

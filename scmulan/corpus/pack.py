@@ -6,6 +6,7 @@ thinned until it does. Packs are filled longest sentence first, the last two of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,17 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from scmulan import csentence, csentence_thinning
+from scmulan.corpus.pairs import FirstCells, first_cells_of
 from scmulan.corpus.shards import CellRows
 from scmulan.csentence import Ids, Ragged
 from scmulan.errors import RecipeError
 from scmulan.prompts import CELL, Sentence, SentenceWriter, Task
+
+SHALLOWER = "shallower"
+SHALLOWER_RATES = (0.05, 0.6)
+"""Shares of a cell's counts that the shallower measurement of it keeps, log-uniform."""
+FIRST_FIELDS = 64
+"""Ids that a sentence about two cells keeps free for the fields of the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,28 +112,85 @@ def epoch_sentences(
     rng = np.random.default_rng([seed, epoch])
     chosen = _weighted_rows(rows, packing, rng)
     tasks = training_tasks(writer)
-    weights = np.array([task.weight for task in tasks])
-    drawn = rng.choice(len(tasks), size=len(chosen), p=weights / weights.sum()).astype(np.uint8)
-    known = {name: [value is not None for value in values] for name, values in rows.fields.items()}
-    for number, row in enumerate(chosen):
-        drawn[number] = _possible_task(int(drawn[number]), int(row), tasks, known)
+    first_cells = first_cells_of(rows, {task.first_cell for task in tasks if task.first_cell})
+    drawn = _draw_tasks(rows, chosen, tasks, first_cells, rng)
+    is_pair = np.array([task.first_cell is not None for task in tasks], dtype=bool)[drawn]
     cells = counts[chosen]
     is_thinned = np.zeros(len(chosen), dtype=bool)
     if augment and packing.thin_share > 0:
         is_thinned = rng.random(len(chosen)) < packing.thin_share
         rates = np.exp(rng.uniform(np.log(packing.thin_least), 0, len(chosen)))
         cells = csentence_thinning.thin(cells, np.where(is_thinned, rates, 1.0), seed=hash((seed, epoch)) & 0x7FFFFFFF)
-    room = np.array([packing.context - _frame_length(rows, int(row), writer) for row in chosen])
+    room = packing.context - np.array([_frame_length(rows, int(row), writer) for row in chosen])
+    room = np.where(is_pair, (room - FIRST_FIELDS) // 2, room)
     cells, cut = csentence_thinning.thin_to_fit(cells, room, seed=hash((seed, epoch, 1)) & 0x7FFFFFFF)
-    ids = csentence.encode(cells, writer.vocabulary)
     true_depth = ~(is_thinned | cut)
-    # counts above ten came back as the middle of their level, so the depth of a whole cell is taken from its own sentence
-    ids.values[ids.offsets[:-1][true_depth] + 1] = rows.ids.values[rows.ids.offsets[chosen[true_depth]] + 1]
+    ids = _encoded(cells, rows, chosen, true_depth, writer)
+    firsts = _first_cells(rows, counts, chosen, [tasks[code] for code in drawn], first_cells, room, writer, rng)
     sentences = [
-        writer.training_sentence(tasks[drawn[number]], rows.fields_of(int(row)), ids[number], rng, is_depth_true=bool(true_depth[number]))
+        writer.training_sentence(
+            tasks[drawn[number]],
+            rows.fields_of(int(row)),
+            ids[number],
+            rng,
+            is_depth_true=bool(true_depth[number]) and tasks[drawn[number]].first_cell != SHALLOWER,
+            first=firsts.get(number),
+        )
         for number, row in enumerate(chosen)
     ]
     return sentences, drawn
+
+
+def _encoded(cells: sp.csr_matrix, rows: CellRows, chosen: Ids, is_whole: npt.NDArray[np.bool_], writer: SentenceWriter) -> Ragged:
+    """Ids of cells, some of them thinned, that stand in ``rows`` where ``chosen`` says."""
+    ids = csentence.encode(cells, writer.vocabulary)
+    # counts above ten came back as the middle of their level, so the depth of a whole cell is taken from its own sentence
+    ids.values[ids.offsets[:-1][is_whole] + 1] = rows.ids.values[rows.ids.offsets[chosen[is_whole]] + 1]
+    return ids
+
+
+def _draw_tasks(
+    rows: CellRows, chosen: Ids, tasks: list[Task], first_cells: Mapping[str, FirstCells], rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """A task for each cell, by weight among those that it can be put to; (S,)."""
+    is_possible_CT = np.ones((len(rows), len(tasks)), dtype=bool)
+    for number, task in enumerate(tasks):
+        if task.first_cell is not None:
+            is_possible_CT[:, number] = first_cells[task.first_cell].of_row >= 0
+        if CELL not in task.predict:
+            known = [[value is not None for value in rows.fields.get(name) or [None] * len(rows)] for name in task.predict]
+            is_possible_CT[:, number] &= np.any(known, axis=0)
+    writes = next((number for number, task in enumerate(tasks) if CELL in task.predict and task.first_cell is None), 0)
+    is_possible_CT[~is_possible_CT.any(1), writes] = True
+    sums_ST = np.cumsum(is_possible_CT[chosen] * np.array([task.weight for task in tasks]), axis=1)
+    uniform_S1 = rng.random(len(chosen))[:, None]
+    drawn: npt.NDArray[np.uint8] = (uniform_S1 >= sums_ST / sums_ST[:, -1:]).sum(1).astype(np.uint8)
+    return drawn
+
+
+def _first_cells(
+    rows: CellRows,
+    counts: sp.csr_matrix,
+    chosen: Ids,
+    tasks: list[Task],
+    first_cells: Mapping[str, FirstCells],
+    room: npt.NDArray[np.int64],
+    writer: SentenceWriter,
+    rng: np.random.Generator,
+) -> dict[int, tuple[Ids, dict[str, str | None]]]:
+    """Ids and fields of the first cell of each sentence about two, by the number of the sentence."""
+    pairs = np.array([number for number, task in enumerate(tasks) if task.first_cell is not None], dtype=np.int64)
+    if not len(pairs):
+        return {}
+    kinds = [str(tasks[number].first_cell) for number in pairs]
+    uniform = rng.random(len(pairs))
+    first = np.array([first_cells[kind].draw(int(chosen[number]), u) for number, kind, u in zip(pairs, kinds, uniform, strict=True)])
+    is_shallower = np.array(kinds) == SHALLOWER
+    rates = np.where(is_shallower, np.exp(rng.uniform(np.log(SHALLOWER_RATES[0]), np.log(SHALLOWER_RATES[1]), len(pairs))), 1.0)
+    seed = int(rng.integers(1 << 31))
+    cells, cut = csentence_thinning.thin_to_fit(csentence_thinning.thin(counts[first], rates, seed=seed), room[pairs], seed=seed)
+    ids = _encoded(cells, rows, first, ~(is_shallower | cut), writer)
+    return {int(number): (ids[place], rows.fields_of(int(first[place]))) for place, number in enumerate(pairs)}
 
 
 def _weighted_rows(rows: CellRows, packing: Packing, rng: np.random.Generator) -> Ids:
@@ -133,14 +198,6 @@ def _weighted_rows(rows: CellRows, packing: Packing, rng: np.random.Generator) -
     rate = np.array([weights.get(dataset, 1.0) for dataset in rows.datasets]) * rows.weights
     times = np.floor(rate + rng.random(len(rate))).astype(int)
     return np.repeat(np.arange(len(rate)), times)
-
-
-def _possible_task(drawn: int, row: int, tasks: list[Task], known: dict[str, list[bool]]) -> int:
-    """The drawn task, or the first that predicts a cell when the cell knows none of the fields it asks for."""
-    asked = [name for name in tasks[drawn].predict if name != CELL]
-    if CELL in tasks[drawn].predict or any(known.get(name, [False] * (row + 1))[row] for name in asked):
-        return drawn
-    return next(number for number, task in enumerate(tasks) if CELL in task.predict)
 
 
 def _frame_length(rows: CellRows, row: int, writer: SentenceWriter) -> int:

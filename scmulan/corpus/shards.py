@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 FORMAT = 2
 NEEDED = ("format", "tokenizer_sha256", "fields", "shards")
 SPLITS = ("train", "valid", "test")
+State = tuple[str, str, str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class CellRows:
         How often each is seen in training, beside the others.
     fingerprints : (C,) uint64
         Equal for cells of the same counts; 0 for those too shallow to tell.
+    states : (data set, id of an earlier cell, id of a later one, weight)
+        Which cells became which, as far as the corpus tells it; cells of other splits or shards may be named.
     """
 
     ids: Ragged
@@ -52,6 +55,7 @@ class CellRows:
     splits: list[str]
     weights: npt.NDArray[np.float32]
     fingerprints: npt.NDArray[np.uint64]
+    states: tuple[State, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cell_ids)
@@ -69,6 +73,7 @@ class CellRows:
             splits=[self.splits[row] for row in rows],
             weights=self.weights[list(rows)],
             fingerprints=self.fingerprints[list(rows)],
+            states=self.states,
         )
 
 
