@@ -27,7 +27,7 @@ STAGES = (
     "genes spelling",
     "ontology",
     "metadata",
-    "counts fields doctor cells by_rows",
+    "counts fields doctor cells by_rows pairing",
     "csentence",
     "tokenizer prompts",
     "automaton hazard",
