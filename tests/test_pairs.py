@@ -56,9 +56,15 @@ def test_where_no_control_shares_time_or_donor_others_of_the_type_serve(rows, ro
 
 def test_no_control_is_of_another_data_set_or_split_and_no_control_needs_one(rows):
     found = controls_of(rows)
-    assert [row for row in range(len(rows)) if not found.has(row)] == [0, 2, 5, 6, 7]
+    assert [row for row in range(len(rows)) if not found.has(row)] == [2, 5, 6]
     held_out = replace(rows, splits=["train" if label and "control" in label else "test" for label in rows.fields["perturbation"]])
-    assert (controls_of(held_out).of_row < 0).all()
+    assert np.flatnonzero(controls_of(held_out).of_row >= 0).tolist() == [0, 7]
+
+
+def test_a_control_has_another_control_first_and_never_itself(rows):
+    found = controls_of(rows)
+    assert {found.draw(0, uniform) for uniform in np.linspace(0, 0.999, 50)} == {7}
+    assert not found.has(2)  # the only T cell among controls
 
 
 def test_ancestors_are_drawn_by_their_weights_and_those_not_at_hand_are_passed_by(rows):

@@ -24,6 +24,7 @@ from scmulan.corpus.blocks import WORK, Block, Survey, Tally, build_block, close
 from scmulan.corpus.duplicates import drop_rows, find_duplicates
 from scmulan.corpus.plan import Plan, Source
 from scmulan.corpus.shards import FORMAT, MANIFEST, write_json
+from scmulan.corpus.states import states_file, write_states
 from scmulan.corpus.workers import Failure, Workers, default_count, told_when_full
 from scmulan.errors import CorpusError, some
 from scmulan.metadata import FIELDS
@@ -86,7 +87,12 @@ def _build(
     if plan.deduplicate:
         for file, rows in find_duplicates(partial, files).items():
             drop_rows(partial, file, rows, FIELDS, vocabulary)
-    manifest = _manifest(plan, surveys, [block for block in blocks if block.number in kept], partial, failures)
+    states = {
+        number: write_states(plan.sources[number], number, partial, files, vocabulary, surveys[number].identity)
+        for number in kept
+        if plan.sources[number].states is not None
+    }
+    manifest = _manifest(plan, surveys, [block for block in blocks if block.number in kept], partial, failures, states)
     _finish(partial, output, manifest, files)
     for line in warnings_of(manifest):
         say(line)
@@ -191,7 +197,9 @@ def _first(failures: dict[int, str]) -> str:
     return some(failures[number] for number in sorted(failures))
 
 
-def _manifest(plan: Plan, surveys: dict[int, Survey], blocks: list[Block], partial: Path, failures: dict[int, str]) -> dict[str, Any]:
+def _manifest(
+    plan: Plan, surveys: dict[int, Survey], blocks: list[Block], partial: Path, failures: dict[int, str], states: dict[int, dict[str, Any]]
+) -> dict[str, Any]:
     records = {block.file: json.loads(record_of(block.path).read_text()) for block in blocks}
     whole = Tally()
     for record in records.values():
@@ -209,15 +217,22 @@ def _manifest(plan: Plan, surveys: dict[int, Survey], blocks: list[Block], parti
         "donors": len(whole.donors),
         "sources": [
             _source_entry(plan.sources[number], surveys[number], [records[block.file] for block in blocks if block.number == number])
+            | ({"states": states[number]} if number in states else {})
             for number in sorted(surveys)
             if number not in failures
         ],
         "left_out": [{"file": Path(plan.sources[number].path).name, "why": failures[number]} for number in sorted(failures)],
         "shards": [
             {"file": block.file, **{key: records[block.file][key] for key in ("sha256", "cells", "tokens")}, "source": names[block.number]}
+            | _states_of(block.number, states)
             for block in blocks
         ],
     }  # fmt: skip
+
+
+def _states_of(number: int, states: dict[int, dict[str, Any]]) -> dict[str, str]:
+    """What a shard's line says of the states of its source."""
+    return {"states": states_file(Path(), number).name, "states_sha256": states[number]["sha256"]} if number in states else {}
 
 
 def _source_entry(source: Source, found: Survey, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -258,7 +273,7 @@ def _finish(partial: Path, output: Path, manifest: dict[str, Any], files: list[s
     write_json(partial / MANIFEST, manifest)
     shutil.rmtree(partial / WORK / "scratch", ignore_errors=True)
     for path in partial.glob("*.parquet"):
-        if path.name not in files:
+        if path.name not in (*files, *(shard.get("states") for shard in manifest["shards"])):
             path.unlink()
     if output.exists():
         shutil.rmtree(output)

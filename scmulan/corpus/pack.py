@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from scmulan import csentence, csentence_thinning
 from scmulan.corpus.pairs import FirstCells, first_cells_of
 from scmulan.corpus.shards import CellRows
-from scmulan.csentence import Ids, Ragged
+from scmulan.csentence import Ids, Ragged, Vocabulary
 from scmulan.errors import RecipeError
 from scmulan.prompts import CELL, Sentence, SentenceWriter, Task
 
@@ -80,8 +80,13 @@ class Packs:
 
 
 def counts_of(ids: Ragged, writer: SentenceWriter) -> sp.csr_matrix:
+    """As ``counts_of_ids``, by the vocabulary of a writer."""
+    return counts_of_ids(ids, writer.vocabulary)
+
+
+def counts_of_ids(ids: Ragged, vocabulary: Vocabulary) -> sp.csr_matrix:
     """Whole cells' ids to counts, vectorised, without checking the grammar; shape (C, n_genes), int32."""
-    vocabulary, values = writer.vocabulary, ids.values
+    values = ids.values
     is_gene = values >= vocabulary.first_gene
     place = np.maximum.accumulate(np.where(is_gene, 0, np.arange(len(values))))
     level = vocabulary.end_of_cell - 1 - values[place[is_gene]]

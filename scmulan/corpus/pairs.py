@@ -42,10 +42,10 @@ class FirstCells:
         return bool(self.of_row[row] >= 0)
 
     def draw(self, row: int, uniform: float) -> int:
-        """A first cell for a row, by a number from 0 to 1."""
-        place = int(self.of_row[row])
-        at = int(np.searchsorted(np.cumsum(self.chances[place]), uniform, side="right"))
-        return int(self.rows[place][min(at, len(self.rows[place]) - 1)])
+        """A first cell for a row, by a number from 0 to 1; another one than itself where there is any."""
+        rows = self.rows[place := int(self.of_row[row])]
+        at = min(int(np.searchsorted(np.cumsum(self.chances[place]), uniform, side="right")), len(rows) - 1)
+        return int(rows[at] if rows[at] != row else rows[(at + 1) % len(rows)])
 
 
 def first_cells_of(rows: CellRows, kinds: Set[str]) -> dict[str, FirstCells]:
@@ -64,14 +64,19 @@ def is_control(perturbation: str | None) -> bool:
 
 
 def controls_of(rows: CellRows) -> FirstCells:
-    """The unperturbed cells of each perturbed one's data set, donor and other fields; where there are none, see ``RELAXED``."""
+    """The unperturbed cells of each cell's data set, donor and other fields; where there are none, see ``RELAXED``.
+
+    A control has the others as its own: what it becomes when nothing is done to it is learnt too.
+    """
     labels = rows.fields.get("perturbation") or [None] * len(rows)
     controls = [row for row, label in enumerate(labels) if is_control(label)]
-    perturbed = [row for row, label in enumerate(labels) if label is not None and not is_control(label)]
     of_row = np.full(len(rows), -1, dtype=np.int64)
     pools: list[Ids] = []
     for relaxed in RELAXED:
-        waiting = [row for row in perturbed if of_row[row] < 0]
+        is_of_type = "cell_type" not in relaxed  # a perturbed cell may have become another type; a control has not
+        waiting = [row for row, label in enumerate(labels) if label is not None and of_row[row] < 0]
+        if not is_of_type:
+            waiting = [row for row in waiting if not is_control(labels[row])]
         if not waiting or not controls:
             break
         of_key = dict[tuple[str | None, ...], list[int]]()
@@ -80,7 +85,8 @@ def controls_of(rows: CellRows) -> FirstCells:
         place_of = {key: len(pools) + number for number, key in enumerate(of_key)}
         pools += [np.array(members, dtype=np.int64) for members in of_key.values()]
         for row, key in zip(waiting, _keys(rows, waiting, relaxed), strict=True):
-            of_row[row] = place_of.get(key, -1)
+            if of_key.get(key, [row]) != [row]:
+                of_row[row] = place_of[key]
     return FirstCells(of_row, tuple(pools), tuple(np.full(len(pool), 1 / len(pool)) for pool in pools))
 
 

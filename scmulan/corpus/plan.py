@@ -7,6 +7,7 @@
         fields: {organ: tissue}                 # only where the usual column names don't find it
         weight: 2                               # how often its cells are seen in training
         licence: CC-BY-4.0                      # of the data; stands in the card of every model that learns from them
+        states: {clone: clone_id}               # which cells became which: by clone, or `transport` (docs/corpora.md)
     weights: {cell_type: {platelet: 3}}         # the same by label
     tokenizer: {least_cells: 10, text_size: 700, gene_order: rising}   # or a folder, `default` or `demo`
 
@@ -34,6 +35,7 @@ from scmulan.tokenizer import SHIPPED
 
 EMBEDDED = "embedded:"
 SPLIT_BY = ("cell", "donor", "dataset", "stratified", "column", "file")
+TRANSPORT = "transport"
 GENE_ORDERS = ("rising", "falling", "alphabetical")
 LEAST_TEXT = 256  # a piece of text for each byte
 KEYS = ("defaults", "sources", "weights", "tokenizer", "deduplicate")
@@ -61,7 +63,14 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One data set of a plan; ``weight`` is how often its cells are seen beside those of other sources, ``licence`` that of the data."""
+    """One data set of a plan.
+
+    Attributes
+    ----------
+    weight : how often its cells are seen beside those of other sources
+    licence : of the data
+    states : how cells are paired along time: ``{"clone": COLUMN}``, or ``"transport"``; not at all when None
+    """
 
     path: str
     fields: dict[str, str] = field(default_factory=dict)
@@ -70,6 +79,7 @@ class Source:
     split: Split = field(default_factory=Split)
     weight: float = 1.0
     licence: str | None = None
+    states: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +180,11 @@ def _sources_of(entry: Any, defaults: dict[str, Any], at: str, folder: Path) -> 
     for name, example in (("organism", "human"), ("layer", "raw_counts"), ("licence", "CC-BY-4.0")):
         if not isinstance(getattr(source, name), str | None):
             raise RecipeError(f"{at}: {name} is {getattr(source, name)!r}; needed a text, for example {example}")
+    clone = source.states.get("clone") if isinstance(source.states, Mapping) and len(source.states) == 1 else None
+    if source.states not in (None, TRANSPORT) and not isinstance(clone, str):
+        raise RecipeError(
+            f"{at}: states is {source.states!r}; needed {{clone: COLUMN}}, the column of obs that names clones, or `transport`"
+        )
     if source.weight < 0:
         raise RecipeError(f"{at}: weight is {source.weight:g}; needed 0 or more")
     for path in _paths(source.path, at, folder):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ FORMAT = 2
 NEEDED = ("format", "tokenizer_sha256", "fields", "shards")
 SPLITS = ("train", "valid", "test")
 State = tuple[str, str, str, float]
+STATE_COLUMNS = ("dataset", "earlier", "later", "weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,11 +171,12 @@ class Corpus:
 
     def verify(self) -> None:
         """Compare each shard with its hash; CorpusError names the first that is missing or damaged."""
-        for shard in self.manifest["shards"]:
-            path = self.folder / shard["file"]
+        states = {shard["states"]: shard["states_sha256"] for shard in self.manifest["shards"] if "states" in shard}
+        for file, sha256 in [*((shard["file"], shard["sha256"]) for shard in self.manifest["shards"]), *states.items()]:
+            path = self.folder / file
             if not path.is_file():
                 raise CorpusError(f"{path}: missing; run the build again, which mends it")
-            if file_hash(path) != shard["sha256"]:
+            if file_hash(path) != sha256:
                 raise CorpusError(f"{path}: its sha256 is not the manifest's; run the build again, which mends it")
 
     def table(self, file: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -194,7 +196,13 @@ class Corpus:
             tables.append(table if split is None else table.filter(pc.equal(table["split"], split)))
         if not tables:
             raise CorpusError(f"{self.folder}: no shard, so no cell; build the corpus again")
-        return _rows_of(pa.concat_tables(tables), self.field_names)
+        return replace(_rows_of(pa.concat_tables(tables), self.field_names), states=self._states(files))
+
+    def _states(self, files: Sequence[str] | None) -> tuple[State, ...]:
+        """Which cells became which, of the sources that some shards are of."""
+        chosen = [shard["states"] for shard in self.manifest["shards"] if shard.get("states") and (files is None or shard["file"] in files)]
+        tables = [self.table(file) for file in dict.fromkeys(chosen)]
+        return tuple(pair for table in tables for pair in zip(*(table[name].to_pylist() for name in STATE_COLUMNS), strict=True))
 
 
 def _plain(table: pa.Table) -> pa.Table:
