@@ -32,6 +32,7 @@ from scmulan.levels import LEVELS, as_obs, coarsen, terms_of
 from scmulan.metadata import canonical
 from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.tasks_answers import GIVEN_TO_ANNOTATE, Answers
+from scmulan.tasks_changed import ChangedCells
 from scmulan.tasks_opened import Opened, Ready
 from scmulan.tasks_writing import WrittenCells
 
@@ -73,7 +74,7 @@ class Model:
         self.checkpoint, self.vocabulary = checkpoint, checkpoint.vocabulary
         self.opened = Opened(checkpoint, engine)
         self.prompts, self.writer, self.table = self.opened.prompts, self.opened.writer, self.opened.table
-        self.written, self.answers = WrittenCells(self.opened), Answers(self.opened)
+        self.written, self.answers, self.changes = WrittenCells(self.opened), Answers(self.opened), ChangedCells(self.opened)
 
     @property
     def engine(self) -> Engine:
@@ -353,6 +354,109 @@ class Model:
     def embedding_prompt(self, cell: Ids) -> Ids:
         """The cell and the opening of the question for its type: the same ids for every cell, no label among them."""
         return np.concatenate([self.writer.prompt("annotate", {}, cell=cell), [self.writer.control_id("<cell_type>")]])
+
+    # -- tasks about cells that change ------------------------------------------------------------------------------------
+
+    def perturb(
+        self,
+        adata: AnnData,
+        perturbation: str | Mapping[str, str],
+        *,
+        dose: str | None = None,
+        time: str | None = None,
+        n: int | None = None,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        on_cell: Advance | None = None,
+    ) -> AnnData:
+        """The cells as they would be after a perturbation, learnt from cells that were perturbed beside cells that were not.
+
+        Parameters
+        ----------
+        adata : control cells; each is answered about by itself
+        perturbation : ``{"STAT1": "knockout"}``, several genes at once, or a label such as ``"interferon beta"``
+        dose, time : as in the training cells, for example ``"10 nM"`` and ``"hour 24"``
+        n : cells to predict, from cells drawn evenly; one for each cell when not given
+        sampling : as in ``generate``; ``seed`` is taken when not given
+
+        Returns
+        -------
+        AnnData
+            Predicted cells, ``obs["scmulan_from"]`` the cell of each. In ``var``, ``scmulan_before``, ``_after``, ``_change`` (log2), ``_low``, ``_high``
+            and ``_q_value``: what the perturbation changes, beside the same cells predicted with none.
+
+        Raises
+        ------
+        PromptError
+            When the model has learnt from no perturbed cell, or a gene or label is unknown. A perturbation that no training cell had is
+            answered with a warning.
+        """
+        return self.changes.perturb(adata, perturbation, {"dose": dose, "time": time}, n, sampling or Sampling(seed=seed), on_cell)
+
+    def explain_shift(
+        self,
+        control: AnnData,
+        perturbed: AnnData,
+        *,
+        perturbations: Sequence[str] | None = None,
+        seed: int = 0,
+        on_cell: Advance | None = None,
+    ) -> pd.DataFrame:
+        """Which perturbation turned control cells into others, likeliest first.
+
+        Parameters
+        ----------
+        perturbations : to choose from; all that the model has learnt when not given
+
+        Returns
+        -------
+        DataFrame
+            A row a perturbation: ``probability``, over all cells as one population; ``mean_probability`` of a single cell; ``cells``, of which
+            it is the likeliest. Each cell's own answer is written into ``perturbed.obs``.
+        """
+        return self.changes.explain(control, perturbed, perturbations, seed, on_cell)
+
+    def next_state(
+        self,
+        adata: AnnData,
+        time: str,
+        *,
+        n: int | None = None,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        on_cell: Advance | None = None,
+    ) -> AnnData:
+        """What the cells become by a later time, for example ``"day 6"``; as `perturb` gives it."""
+        return self.changes.next_state(adata, time, n, sampling or Sampling(seed=seed), on_cell)
+
+    def fate(self, adata: AnnData, time: str, *, labels: Sequence[str] | None = None, on_cell: Advance | None = None) -> pd.DataFrame:
+        """Probabilities of the types that each cell takes by a later time; (C, types), the likeliest also in ``adata.obs["scmulan_fate"]``."""
+        return self.changes.fate(adata, time, labels, on_cell)
+
+    def enhance(
+        self,
+        adata: AnnData,
+        depth: int,
+        *,
+        draws: int = 4,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        on_cell: Advance | None = None,
+    ) -> AnnData:
+        """The same cells, measured to a greater depth.
+
+        Parameters
+        ----------
+        depth : counts a cell to aim at, within half an octave
+        draws : whole cells that are drawn for each; more of them make a smoother estimate
+
+        Returns
+        -------
+        AnnData
+            ``layers["counts"]``, one draw a cell; ``layers["expected"]``, the counts that were seen and, for the rest of the depth, the mean of all
+            draws, float32; ``X`` log1p CP10k of ``expected``.
+        """
+        return self.changes.enhance(adata, depth, draws, sampling or Sampling(seed=seed), on_cell)
 
     # -- a cell as a sentence ---------------------------------------------------------------------------------------------
 

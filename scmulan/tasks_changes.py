@@ -1,0 +1,165 @@
+"""What cells become: after a perturbation, at a later time, measured more deeply; and which perturbation a change was.
+
+Each question is about two cells, one that is given and one that is asked for. A cell is read and answered about by itself, so that
+results are cell by cell and heterogeneity stays. Limit: both cells share the context, so that a cell longer than half of it is thinned.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+from scipy.special import log_softmax, logsumexp
+
+from scmulan import csentence
+from scmulan.cells import AnnData
+from scmulan.decoding.sampling import Sampling
+from scmulan.engines.base import Advance, CellRequest
+from scmulan.errors import PromptError, ScmulanWarning
+from scmulan.labels import as_answer
+from scmulan.metadata import canonical
+from scmulan.perturbations import Perturbation, control_label, perturbation_of
+from scmulan.tasks_opened import Opened, Ready
+
+GIVEN = ("organism", "assay", "organ", "region", "disease", "stage", "sex", "time", "lineage", "cell_type")
+"""Fields of the first cell that the model is told where the data have them."""
+FRAME = 64
+"""Ids kept free for the fields of the second cell and the tokens around it."""
+MOST_FIRSTS = 4
+"""Controls that each perturbed cell is compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """Cells that were predicted from others.
+
+    Attributes
+    ----------
+    ready : the cells given, as the model read them
+    source : (N,) row of the cell that each was predicted from
+    counts : (N, vocabulary genes) CSR, int32
+    """
+
+    ready: Ready
+    source: npt.NDArray[np.int64]
+    counts: sp.csr_matrix
+
+
+class Changes:
+    """What an opened checkpoint predicts of cells that change."""
+
+    def __init__(self, opened: Opened):
+        self.opened, self.writer, self.vocabulary = opened, opened.writer, opened.vocabulary
+
+    def read(self, adata: AnnData) -> Ready:
+        """Cells as first ones: thinned to half of what a sentence holds."""
+        length = self.opened.length
+        ready = self.opened.read(adata, reserve=length - (length - self.opened.reserve(0) - FRAME) // 2)
+        return ready
+
+    def perturbation(self, given: str | Mapping[str, str]) -> Perturbation:
+        """The perturbation asked about; a warning where training cells did not have it."""
+        found = perturbation_of(given, self.opened.seen, self.opened.table)
+        if not found.is_seen:
+            warnings.warn(
+                f"no training cell had {found.label!r}: what follows is a guess by analogy, which was not shown to be better than no change; "
+                "perturbations that were learnt: model.seen.values('perturbation')",
+                ScmulanWarning,
+                stacklevel=4,
+            )
+        return found
+
+    def rewrite(
+        self,
+        task: str,
+        ready: Ready,
+        after: Mapping[str, str | None],
+        *,
+        n: int | None = None,
+        depths: npt.ArrayLike | None = None,
+        sampling: Sampling,
+        given: Sequence[str] = GIVEN,
+        on_cell: Advance | None = None,
+    ) -> Predicted:
+        """One cell for each cell given (or for ``n`` of them, drawn evenly), by a task that predicts a cell.
+
+        Parameters
+        ----------
+        after : fields of the second cell
+        depths : (N,) counts to aim at; drawn by the model when not given
+        """
+        n_given = len(ready.ids)
+        source = np.arange(n_given) if n is None else np.resize(np.random.default_rng([sampling.seed, 13]).permutation(n_given), n)
+        fields, v = self.opened.given(ready.cells, given), self.vocabulary
+        depth_ids = [None] * len(source) if depths is None else (v.first_depth + csentence.depth_of(depths)).tolist()
+        requests = [
+            CellRequest(
+                prompt=self.writer.prompt(task, fields[row], cell=ready.ids[row], after=after),
+                row=number,
+                depth=depth_ids[number],
+                panel=ready.panel,
+            )
+            for number, row in enumerate(source.tolist())
+        ]
+        written = self.opened.engine.generate(requests, sampling, on_cell=on_cell)
+        counts = csentence.decode_many(written, v, np.random.default_rng([sampling.seed, 11]))
+        return Predicted(ready=ready, source=source.astype(np.int64), counts=counts)
+
+    def control(self) -> str:
+        """How the model calls cells that were not perturbed."""
+        label = control_label(self.opened.seen)
+        if label is None:
+            raise PromptError("this model has learnt from no control cell, so it can't tell what a perturbation changes")
+        return label
+
+    def explain(
+        self, control: AnnData, perturbed: AnnData, labels: Sequence[str], *, seed: int = 0, on_cell: Advance | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Log-probabilities of perturbations of each perturbed cell, over a few controls each; (C, labels)."""
+        first, second = self.read(control), self.read(perturbed)
+        answers = [self.writer.answer({"perturbation": label}, ["perturbation"]) for label in labels]
+        rng = np.random.default_rng([seed, 17])
+        n_firsts = min(MOST_FIRSTS, len(first.ids))
+        scores = np.empty((n_firsts, len(second.ids), len(labels)))
+        drawn = np.stack([rng.permutation(np.resize(rng.permutation(len(first.ids)), len(second.ids))) for _ in range(n_firsts)])
+        for number in range(n_firsts):
+            prompts = [
+                self.writer.prompt("explain_shift", {}, cell=first.ids[row], after={}, second=second.ids[place])
+                for place, row in enumerate(drawn[number].tolist())
+            ]
+            scores[number] = log_softmax(self.opened.engine.score(prompts, answers, on_cell=on_cell if number == 0 else None), axis=1)
+        pooled: npt.NDArray[np.float64] = logsumexp(scores, axis=0) - np.log(n_firsts)
+        return pooled
+
+    def shares(self, labels: Sequence[str]) -> npt.NDArray[np.float64]:
+        """How often each perturbation was asked for in training, as far as the card tells; (labels,), adding up to 1."""
+        seen = self.opened.seen
+        cells = [
+            sum(n for row, n in zip(seen.combinations, seen.cells, strict=True) if row.get("perturbation") == label) for label in labels
+        ]
+        share: npt.NDArray[np.float64] = np.array(cells, dtype=float) / max(sum(cells), 1)
+        return share
+
+    def fates(self, adata: AnnData, time: str, labels: Sequence[str] | None, on_cell: Advance | None) -> tuple[pd.DataFrame, Ready]:
+        """Probabilities of the cell types that each cell will have at a time; (C, labels)."""
+        ready, known = self.read(adata), self.opened.seen
+        chosen = [canonical("cell_type", label).value for label in labels] if labels else self._types_at(time)
+        answers = [as_answer(label) for label in chosen]
+        asked = ["lineage", "cell_type"] if all(answer["lineage"] for answer in answers) else ["cell_type"]
+        said = [self.writer.answer(answer, asked) for answer in answers]
+        given = [name for name in GIVEN if name not in ("lineage", "cell_type")]
+        fields = self.opened.given(ready.cells, given)
+        after = {"time": known.known("time", time)}
+        prompts = [self.writer.prompt("fate", fields[row], cell=ready.ids[row], after=after) for row in range(len(ready.ids))]
+        scores = log_softmax(self.opened.engine.score(prompts, said, on_cell=on_cell), axis=1)
+        return pd.DataFrame(np.exp(scores), columns=chosen, index=adata.obs_names), ready
+
+    def _types_at(self, time: str) -> list[str]:
+        """Cell types of training cells of a time."""
+        at = self.opened.seen.known("time", time)
+        return self.opened.seen.values("cell_type", {"time": at})
