@@ -382,8 +382,8 @@ class Model:
         Returns
         -------
         AnnData
-            Predicted cells, ``obs["scmulan_from"]`` the cell of each. In ``var``, ``scmulan_before``, ``_after``, ``_change`` (log2), ``_low``, ``_high``
-            and ``_q_value``: what the perturbation changes, beside the same cells predicted with none.
+            Predicted cells, ``obs["scmulan_from"]`` the cell of each. In ``var``, what the perturbation changes beside the same cells
+            predicted with none: ``scmulan_before``, ``_after``, ``_change`` (log2), ``_low``, ``_high`` and ``_q_value``.
 
         Raises
         ------
@@ -411,8 +411,8 @@ class Model:
         Returns
         -------
         DataFrame
-            A row a perturbation: ``probability``, over all cells as one population; ``mean_probability`` of a single cell; ``cells``, of which
-            it is the likeliest. Each cell's own answer is written into ``perturbed.obs``.
+            A row a perturbation: ``probability``, over all cells as one population; ``mean_probability`` of a single cell; ``cells``, of
+            which it is the likeliest. Each cell's own answer is written into ``perturbed.obs``.
         """
         return self.changes.explain(control, perturbed, perturbations, seed, on_cell)
 
@@ -430,7 +430,7 @@ class Model:
         return self.changes.next_state(adata, time, n, sampling or Sampling(seed=seed), on_cell)
 
     def fate(self, adata: AnnData, time: str, *, labels: Sequence[str] | None = None, on_cell: Advance | None = None) -> pd.DataFrame:
-        """Probabilities of the types that each cell takes by a later time; (C, types), the likeliest also in ``adata.obs["scmulan_fate"]``."""
+        """Probabilities of the types that each cell takes by a later time; (C, types), the likeliest written into ``adata`` too."""
         return self.changes.fate(adata, time, labels, on_cell)
 
     def enhance(
@@ -453,8 +453,8 @@ class Model:
         Returns
         -------
         AnnData
-            ``layers["counts"]``, one draw a cell; ``layers["expected"]``, the counts that were seen and, for the rest of the depth, the mean of all
-            draws, float32; ``X`` log1p CP10k of ``expected``.
+            ``layers["counts"]``, one draw a cell; ``layers["expected"]``, float32, the counts that were seen and, for the rest of the
+            depth, the mean of all draws; ``X`` log1p CP10k of ``expected``.
         """
         return self.changes.enhance(adata, depth, draws, sampling or Sampling(seed=seed), on_cell)
 

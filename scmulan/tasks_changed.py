@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -107,20 +108,12 @@ class ChangedCells:
         if depth < 1 or draws < 1:
             raise PromptError(f"depth {depth} and draws {draws}: needed at least 1 of each")
         ready = self.changes.read(adata)
-        first = self.changes.rewrite(
-            "enhance", ready, {}, depths=np.full(len(ready.ids), depth), sampling=sampling, given=TOLD_TO_ENHANCE, on_cell=on_cell
+        rewrite = functools.partial(
+            self.changes.rewrite, "enhance", ready, {}, depths=np.full(len(ready.ids), depth), given=TOLD_TO_ENHANCE
         )
-        more = [
-            self.changes.rewrite(
-                "enhance",
-                ready,
-                {},
-                depths=np.full(len(ready.ids), depth),
-                sampling=dataclasses.replace(sampling, seed=seed),
-                given=TOLD_TO_ENHANCE,
-            )
-            for seed in range(sampling.seed + 1, sampling.seed + draws)
-        ]
+        first = rewrite(sampling=sampling, on_cell=on_cell)
+        seeds = range(sampling.seed + 1, sampling.seed + draws)
+        more = [rewrite(sampling=dataclasses.replace(sampling, seed=seed)) for seed in seeds]
         cells = predicted_adata(self.opened, first, adata, task="enhance", sampling=sampling, changed={}, depth=depth, draws=draws)
         cells.obs_names = adata.obs_names
         expected = expected_counts(ready.whole, [each.counts for each in (first, *more)], depth)[:, ready.panel]

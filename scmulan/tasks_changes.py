@@ -67,7 +67,7 @@ class Changes:
         found = perturbation_of(given, self.opened.seen, self.opened.table)
         if not found.is_seen:
             warnings.warn(
-                f"no training cell had {found.label!r}: what follows is a guess by analogy, which was not shown to be better than no change; "
+                f"no training cell had {found.label!r}: this is a guess by analogy, which was not shown to be better than no change; "
                 "perturbations that were learnt: model.seen.values('perturbation')",
                 ScmulanWarning,
                 stacklevel=4,
