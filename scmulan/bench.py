@@ -15,6 +15,7 @@
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
     check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
+    change      cells of a perturbation foretold, and the perturbation told from cells: the simple ways, beside the noise of the truth
     fuzz-reader files broken at random: each must be read or refused with one kind of error
 
 Absolute times are of the machine they were taken on; ratios within one run travel better.
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from scmulan import assets, bench_kill, bench_organs, bench_reader, bench_readout, csentence, trials
+from scmulan import assets, bench_change, bench_kill, bench_organs, bench_reader, bench_readout, csentence, trials
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
 from scmulan.decoding.sampling import Sampling
@@ -73,6 +74,7 @@ def run(
         "organs": bench_organs.organs,
         "readout": bench_readout.readout,
         "corpus": corpus,
+        "change": bench_change.change,
         "training": training,
         "parts": parts,
         "losses": losses,

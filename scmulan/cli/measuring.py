@@ -76,7 +76,7 @@ def bench(
         typer.Argument(
             metavar="WHAT",
             help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, readout, corpus, "
-            "kill, check or fuzz-reader.",
+            "kill, check, fuzz-reader or change.",
         ),
     ],
     model: ModelName = "demo",
@@ -88,7 +88,7 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="sentence, training, parts, optimizers, organs, readout: what to run, by name, all when not given; "
+            help="sentence, training, parts, optimizers, organs, readout, change: what to run, by name, all when not given; "
             "kill: single, ddp or fsdp2. Repeatable."
         ),
     ] = None,
