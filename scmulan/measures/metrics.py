@@ -9,13 +9,8 @@
     Where does a cell go?                        next_state_score, fate_score
 
 The modules are ``annotation``, ``mistakes``, ``two_sample``, ``agreement``, ``change``, ``change_noise``, ``populations``, ``shift``,
-<<<<<<< HEAD
-``next_state`` and ``fate``, on the scales of ``counts``. Every result is a frozen dataclass of plain numbers, strings, lists and dicts
-(those that are handed on to another measure hold arrays): ``dataclasses.asdict`` of it is JSON. What is undefined is None, never NaN.
-=======
 ``next_state`` and ``fate``, on the scales of ``counts``. Every result is a frozen dataclass of plain numbers, strings, lists and dicts;
 what is handed on to another measure holds arrays. ``dataclasses.asdict`` of a result is JSON. What is undefined is None, never NaN.
->>>>>>> measures
 """
 
 from scmulan.measures.agreement import (
