@@ -17,6 +17,7 @@ from scmulan._drawing import GENERATED, INK, MARKERS, PALETTE, QUIET, REAL, RULE
 from scmulan.errors import CellDataError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -282,6 +283,37 @@ def loss_curve(
     axes.set(xlabel="step", ylabel=unit, ylim=(lowest - margin, highest + margin))
     axes.legend(loc="upper right")
     axes.set_title("Loss")
+    return picture
+
+
+@drawn
+def volcano(changes: pd.DataFrame, *, title: str = "What changes", most: int = 12, least_change: float = 0.25) -> Figure:
+    """Each gene's change (log2) against how sure it is; the genes of the largest sure changes by name.
+
+    Parameters
+    ----------
+    changes : rows of genes, as ``Model.perturb`` writes them into ``var``: ``scmulan_change`` and ``scmulan_q_value``
+    least_change : below it no gene is marked, however sure
+    """
+    change, q = (changes[f"scmulan_{name}"].to_numpy(dtype=float) for name in ("change", "q_value"))
+    height = -np.log10(np.maximum(q, 1e-30))
+    sure = (q < 0.05) & (np.abs(change) >= least_change)
+    picture, axes = figure(5.6, 4.4)
+    for chosen, colour, marker, name in (
+        (~sure, RULE, "o", "not sure or small"),
+        (sure & (change > 0), "#D55E00", "^", "rises"),
+        (sure & (change < 0), GENERATED, "v", "falls"),
+    ):
+        axes.scatter(change[chosen], height[chosen], s=16, c=colour, marker=marker, linewidth=0, label=f"{name} ({int(chosen.sum()):,})")
+    for place in np.flatnonzero(sure)[np.argsort(-np.abs(change[sure]), kind="stable")][:most]:
+        side = "left" if change[place] > 0 else "right"
+        axes.annotate(str(changes.index[place]), (change[place], height[place]), (4 if side == "left" else -4, 2),
+                      textcoords="offset points", fontsize=8, ha=side)  # fmt: skip
+    axes.axvline(0, color=QUIET, linewidth=0.8)
+    axes.set(xlabel="change, log2 of CP10k + 1", ylabel="-log10 of the q value")
+    axes.set_title(title)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8)
+    axes.margins(x=0.12)
     return picture
 
 

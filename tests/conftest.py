@@ -188,3 +188,45 @@ def kidney(n_cells: int = 40, *, seed: int = 4):
     cells.obs["cell_type"] = [NEW[kind] for kind in cells.obs["cell_type"]]
     cells.obs["tissue"] = "kidney"
     return cells
+
+
+RISES, FALLS = ("NKG7", "GNLY"), ("CD19", "MS4A1", "CD79A")
+
+
+def screen(n_cells: int, seed: int):
+    """B cells: a third are controls, a third lost CD19, a third were given interferon beta; half of them of day 2, half of day 4."""
+    adata = kind_cells(("B cell",), n_cells, seed=seed)
+    counts, names = adata.X.toarray(), list(adata.var_names)
+    rng = np.random.default_rng(seed)
+    label = np.array(["control", "CD19 knockout", "IFN-beta"])[np.arange(n_cells) % 3]
+    counts[np.ix_(label == "CD19 knockout", [names.index(gene) for gene in FALLS])] = 0
+    counts[np.ix_(label == "IFN-beta", [names.index(gene) for gene in RISES])] += rng.poisson(15, ((label == "IFN-beta").sum(), 2))
+    adata.X = sp.csr_matrix(counts)
+    adata.obs["perturbation"], adata.obs["donor"] = label, "one"
+    adata.obs["time"] = np.where(np.arange(n_cells) // 3 % 2, "D4", "D2")
+    adata.obs["clone"] = [f"clone{number // 6}" for number in range(n_cells)]
+    adata.obs["cell_type"] = np.where(adata.obs["time"] == "D4", "plasma cell", "B cell")
+    return adata
+
+
+@pytest.fixture(scope="session")
+def changed(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny model that has learnt the tasks about two cells."""
+    from scmulan.corpus.build import build_corpus
+    from scmulan.corpus.own_tokenizer import build_plan_tokenizer
+    from scmulan.corpus.plan import read_plan
+    from scmulan.tasks import load
+    from scmulan.training.loop import pretrain
+    from scmulan.training.recipe import Recipe, fill
+
+    folder = tmp_path_factory.mktemp("changed")
+    screen(150, 0).write_h5ad(folder / "screen.h5ad")
+    (folder / "plan.yaml").write_text(
+        "sources:\n  - {path: screen.h5ad, split: {by: column}, states: {clone: clone}}\ntokenizer: {text_size: 300}\n"
+    )
+    plan = read_plan(folder / "plan.yaml")
+    build_plan_tokenizer(plan, folder / "tokenizer")
+    build_corpus(plan, folder / "tokenizer", folder / "corpus")
+    packing = {"context": 256, "pack_tokens": 1024, "thin_share": 0.0}
+    recipe = fill(Recipe, tiny_recipe(folder / "run", steps=200, packing=packing), "test")
+    return load(pretrain(recipe, folder / "corpus", say=lambda _: None, log_with=None))

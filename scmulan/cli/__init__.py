@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scmulan import __version__
-from scmulan.cli import cells, measuring, starting, training, tuning, writing
+from scmulan.cli import cells, changes, measuring, starting, training, tuning, writing
 from scmulan.errors import ScmulanError
 
 app = typer.Typer(
@@ -25,9 +25,10 @@ adapter_app = typer.Typer(no_args_is_help=True, help="List and merge adapters.")
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect corpora.")
 
 ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.describe)
+CHANGES = (changes.perturb, changes.explain_shift, changes.next_state, changes.fate, changes.enhance)
 WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, measuring.demo, measuring.bench)
 
-for command in (*ABOUT_CELLS, *WRITING, training.pretrain, starting.start, tuning.finetune, *MEASURING):
+for command in (*ABOUT_CELLS, *WRITING, *CHANGES, training.pretrain, starting.start, tuning.finetune, *MEASURING):
     app.command()(command)
 tokenizer_app.command("build")(training.tokenizer_build)
 tokenizer_app.command("extend")(starting.tokenizer_extend)
