@@ -32,6 +32,7 @@ for command in (*ABOUT_CELLS, *WRITING, *CHANGES, training.pretrain, starting.st
     app.command()(command)
 tokenizer_app.command("build")(training.tokenizer_build)
 tokenizer_app.command("extend")(starting.tokenizer_extend)
+tokenizer_app.command("renew")(starting.tokenizer_renew)
 corpus_app.command("build")(training.corpus_build)
 corpus_app.command("inspect")(training.corpus_inspect)
 corpus_app.command("pack")(training.corpus_pack)

@@ -10,6 +10,21 @@ import typer
 from scmulan.cli.terminal import AsJson, Seed, err, show
 
 
+def tokenizer_renew(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Tokenizer or model folder, or 'demo'.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Give a tokenizer the tokens of fields and tasks that came after it; a model of it can then go on learning with those."""
+    from scmulan.corpus.own_tokenizer import control_names
+    from scmulan.tokenizer import tokenizer_folder
+    from scmulan.tokenizer_renew import renew_tokenizer
+
+    fields, tasks = control_names()
+    new = renew_tokenizer(tokenizer_folder(folder), output, fields=fields, tasks=tasks)
+    show({"new tokens": new if as_json else ", ".join(new) or "none", "output": str(output)}, as_json)
+
+
 def tokenizer_extend(
     hf_folder: Annotated[
         Path, typer.Argument(metavar="HF_FOLDER", help="Folder of a Hugging Face causal LM, for example a Qwen or a Llama.")

@@ -53,16 +53,23 @@ def build_plan_tokenizer(plan: Plan, folder: str | Path, *, skip_broken: bool = 
         least = max(plan.tokenizer.least_cells, 1)
         raise CorpusError(f"no gene is detected in {least:,} training cells of sources that can be read; lower tokenizer.least_cells")
     texts += prompts.texts() + [label for name in FIELDS for label in known_labels(name)]
+    fields, tasks = control_names()
     genes = table.symbols[_ordered(chosen, detected, table.symbols, plan.tokenizer.gene_order)]
     return build_tokenizer(
         folder,
         genes=[str(symbol) for symbol in genes],
         texts=texts,
-        fields=[*prompts.fields, GENES],
-        tasks=list(prompts.tasks),
+        fields=fields,
+        tasks=tasks,
         text_size=plan.tokenizer.text_size,
         gene_order=plan.tokenizer.gene_order,
     )
+
+
+def control_names() -> tuple[list[str], list[str]]:
+    """Names of the fields, and of the tasks, that have a token of their own in a new tokenizer."""
+    prompts = load_prompts()
+    return [*prompts.fields, GENES], list(prompts.tasks)
 
 
 def _detection(plan: Plan, number: int, n_genes: int) -> tuple[npt.NDArray[np.int64], dict[str, set[str]]]:

@@ -13,6 +13,7 @@ from scmulan.errors import EngineError
 from scmulan.model import load_checkpoint, new_model, start_genes_by_detection
 from scmulan.model_start import is_foreign, start_from_hf
 from scmulan.prompts import SentenceWriter
+from scmulan.tokenizer_renew import is_renewal_of
 from scmulan.training import attention
 from scmulan.training.dropout import add_dropout
 from scmulan.training.recipe import Recipe
@@ -72,7 +73,8 @@ def _of_folder(name: str, recipe: Recipe, corpus: Corpus) -> StartModel:
     if is_foreign(name):
         return StartModel(start_from_hf(name, corpus.folder / "tokenizer", context=recipe.packing.context, seed=recipe.seed))
     found = load_checkpoint(name)
-    if found.card["tokenizer_sha256"] != corpus.manifest["tokenizer_sha256"]:
+    of_start = found.card["tokenizer_sha256"]
+    if of_start != corpus.manifest["tokenizer_sha256"] and not is_renewal_of(corpus.folder / "tokenizer", of_start):
         raise EngineError(f"model.start {name}: its tokenizer is not that of {corpus.folder}; build the corpus with that model's tokenizer")
     # positions are rotations: those beyond the old context need no new weights, only training
     found.model.config.max_position_embeddings = max(found.context, recipe.packing.context)
