@@ -317,10 +317,10 @@ def _population_row(true: Mapping[str, Floats], foretold: Mapping[str, Floats], 
 
 def _ceiling_row(ceiling: Ceiling, points: Mapping[str, Floats], space: CellSpace) -> dict[str, Any]:
     """The ceiling, with the distance of one half of the true cells from the other."""
-    halves = {name: (each[::2], each[1::2]) for name, each in points.items()}
-    apart = _population_row({name: one for name, (one, _) in halves.items()}, {name: other for name, (_, other) in halves.items()}, space)
+    apart = _population_row({name: each[::2] for name, each in points.items()}, {name: each[1::2] for name, each in points.items()}, space)
     plain = {name: _short(value) for name, value in asdict(ceiling).items() if name not in ("halves", "n_splits")}
-    return plain | {"halves": {name: _short(value) for name, value in asdict(ceiling.halves).items()}} | apart
+    halves = {name: _short(value) for name, value in asdict(ceiling.halves).items()}
+    return plain | {"halves": halves} | {f"halves_{name}": value for name, value in apart.items()}
 
 
 def _only(values: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
