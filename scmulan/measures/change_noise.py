@@ -48,8 +48,8 @@ class Ceiling:
     halves
         Scores of one half of the cells as a prediction of the other, the mean over perturbations.
     halves_rank, halves_first
-        Discrimination of the halves; None for one perturbation, as are signal and its share. No ceilings: each half is noisier than all cells,
-        so that a prediction from more cells can be better.
+        Discrimination of the halves; None for one perturbation, as are signal and its share. These are no ceilings: each half is
+        noisier than all cells, so that a prediction from more cells can be better.
     """
 
     n_splits: int
