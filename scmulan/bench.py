@@ -16,6 +16,9 @@
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
     check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
     change      cells of a perturbation foretold, and the perturbation told from cells: the simple ways, beside the noise of the truth
+    change-types the answer to interferon of a type of cell whose answer was never seen: other types', and a linear rule
+    enhance     thinned cells brought back to depth: neighbours, posteriors and, where they are installed and named, MAGIC and scVI
+    next-state  later states and fates of barcoded clones foretold: neighbours, transport, regression, clones held out
     fuzz-reader files broken at random: each must be read or refused with one kind of error
 
 Absolute times are of the machine they were taken on; ratios within one run travel better.
@@ -34,7 +37,19 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from scmulan import assets, bench_change, bench_kill, bench_organs, bench_reader, bench_readout, csentence, trials
+from scmulan import (
+    assets,
+    bench_change,
+    bench_change_types,
+    bench_enhance,
+    bench_kill,
+    bench_next_state,
+    bench_organs,
+    bench_reader,
+    bench_readout,
+    csentence,
+    trials,
+)
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
 from scmulan.decoding.sampling import Sampling
@@ -75,6 +90,9 @@ def run(
         "readout": bench_readout.readout,
         "corpus": corpus,
         "change": bench_change.change,
+        "change-types": bench_change_types.change_types,
+        "enhance": bench_enhance.enhance,
+        "next-state": bench_next_state.next_state,
         "training": training,
         "parts": parts,
         "losses": losses,

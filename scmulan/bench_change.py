@@ -75,6 +75,8 @@ class ChangeTask:
         Of each cell.
     split
         Rows to learn from and held out. ``split.held`` is there for its keys: what to foretell.
+    training
+        The training changes that the rules go by, where they are not simply those of the training cells by target.
     """
 
     adata: AnnData
@@ -84,6 +86,7 @@ class ChangeTask:
     guides: list[str] | None
     split: ChangeSplit
     seed: int
+    training: TrainingChanges | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +170,16 @@ def task_of(screen: str, held_out: HeldOut, data: Path | None, *, seed: int = 0,
 def measure(tasks: Sequence[ChangeTask], predictors: Mapping[str, Predictor], *, draws: int = DRAWS) -> dict[str, Any]:
     """The folds of one setting, measured together: the noise ceiling, and a row for each way to foretell."""
     first = tasks[0]
+    if any(not np.array_equal(task.split.control_true, first.split.control_true) for task in tasks):
+        raise ValueError("folds of one setting need the same control cells of the truth; measure each alone")
     control = first.counts[first.split.control_true]
     cells = {name: first.counts[rows] for task in tasks for name, rows in sorted(task.split.held.items())}
     truths = {name: true_change(control, each) for name, each in cells.items()}
     redrawn = redrawn_truths(control, cells, n=draws, seed=first.seed)
     space = cell_space(sp.vstack([control, *cells.values()]), seed=first.seed)
     true_points = {name: space.place(each) for name, each in cells.items()}
-    ways = {**simple_predictors(unseen=len(tasks) > 1), **predictors}
+    seen = {first.targets[row] for row in first.split.train}
+    ways = {**simple_predictors(unseen=not seen & set(first.split.held)), **predictors}
     strong = {name for name in cells if _has_effect(first, name)} if len(cells) > 1 else set()
     found: dict[str, Any] = {
         "targets": {name: truth.n_cells for name, truth in truths.items()},
@@ -209,6 +215,8 @@ def simple_predictors(*, unseen: bool) -> dict[str, Predictor]:
 
 def training_of(task: ChangeTask) -> TrainingChanges:
     """The changes of the task's training cells, by guide where guides are known."""
+    if task.training is not None:
+        return task.training
     rows = task.split.train
     return training_changes(
         task.counts[task.split.control_train], task.counts[rows], [task.targets[row] for row in rows],
@@ -309,10 +317,10 @@ def _population_row(true: Mapping[str, Floats], foretold: Mapping[str, Floats], 
 
 def _ceiling_row(ceiling: Ceiling, points: Mapping[str, Floats], space: CellSpace) -> dict[str, Any]:
     """The ceiling, with the distance of one half of the true cells from the other."""
-    halves = {name: (each[::2], each[1::2]) for name, each in points.items()}
-    apart = _population_row({name: one for name, (one, _) in halves.items()}, {name: other for name, (_, other) in halves.items()}, space)
+    apart = _population_row({name: each[::2] for name, each in points.items()}, {name: each[1::2] for name, each in points.items()}, space)
     plain = {name: _short(value) for name, value in asdict(ceiling).items() if name not in ("halves", "n_splits")}
-    return plain | {"halves": {name: _short(value) for name, value in asdict(ceiling.halves).items()}} | apart
+    halves = {name: _short(value) for name, value in asdict(ceiling.halves).items()}
+    return plain | {"halves": halves} | {f"halves_{name}": value for name, value in apart.items()}
 
 
 def _only(values: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

@@ -63,6 +63,14 @@ def test_auroc_counts_a_cell_for_as_much_as_it_becomes_the_fate():
     assert fate_score(known, ["x", "y"], np.full((40, 2), 0.5)).auroc == 0.5
 
 
+def test_cells_are_compared_within_their_fold_only():
+    """Of two folds with different shares of a fate, the shares of the other fold would rank the folds the wrong way round."""
+    true = fates([(row, "x" if row < 15 or row >= 35 else "y", 1.0) for row in range(40)])
+    shares = np.where(np.arange(40)[:, None] < 20, [0.25, 0.75], [0.75, 0.25])
+    assert fate_score(true, ["x", "y"], shares).auroc < 0.3
+    assert fate_score(true, ["x", "y"], shares, groups=[row // 20 for row in range(40)]).auroc == 0.5
+
+
 def test_both_simple_ways_beat_the_shares_on_new_cells():
     train, known = lineages(100, 1)
     test, true = lineages(60, 2)

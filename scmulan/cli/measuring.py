@@ -76,7 +76,7 @@ def bench(
         typer.Argument(
             metavar="WHAT",
             help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, readout, corpus, "
-            "kill, check, fuzz-reader or change.",
+            "kill, check, fuzz-reader, change, change-types, enhance or next-state.",
         ),
     ],
     model: ModelName = "demo",
@@ -88,8 +88,8 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="sentence, training, parts, optimizers, organs, readout, change: what to run, by name, all when not given; "
-            "kill: single, ddp or fsdp2. Repeatable."
+            help="sentence, training, parts, optimizers, organs, readout, change, enhance, next-state: what to run, by name; "
+            "all, or the usual, when not given; kill: single, ddp or fsdp2. Repeatable."
         ),
     ] = None,
     presets: Annotated[str, typer.Option(help="training, parts, losses: sizes of model, as demo,100m.")] = "demo",

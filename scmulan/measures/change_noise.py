@@ -47,8 +47,9 @@ class Ceiling:
         ``signal`` over the true spread: the `Spread.ratio` of the noiseless changes.
     halves
         Scores of one half of the cells as a prediction of the other, the mean over perturbations.
-    rank, first
-        Discrimination of the halves; None for one perturbation, as are signal and its share.
+    halves_rank, halves_first
+        Discrimination of the halves; None for one perturbation, as are signal and its share. These are no ceilings: each half is
+        noisier than all cells, so that a prediction from more cells can be better.
     """
 
     n_splits: int
@@ -57,8 +58,8 @@ class Ceiling:
     signal: float | None
     signal_share: float | None
     halves: ChangeScore
-    rank: float | None
-    first: float | None
+    halves_rank: float | None
+    halves_first: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +104,8 @@ def noise_ceiling(control: Counts, cells: Mapping[str, Counts], *, n_splits: int
         signal=signal,
         signal_share=None if signal is None or true == 0 else float(signal / true),
         halves=mean_score([each.means for each in found]),
-        rank=float(np.mean([each.rank for each in ranks])) if ranks else None,
-        first=float(np.mean([each.first for each in ranks])) if ranks else None,
+        halves_rank=float(np.mean([each.rank for each in ranks])) if ranks else None,
+        halves_first=float(np.mean([each.first for each in ranks])) if ranks else None,
     )
 
 

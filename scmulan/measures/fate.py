@@ -42,6 +42,7 @@ class FateScore:
 
     ``log_loss`` in nats, mean over cells; ``accuracy`` the weight of the likeliest fate among a cell's true ones; ``auroc`` the mean of
     ``auroc_by_fate`` (the pairs' weight decides how much a cell counts for and against a fate); None where no fate has enough cells.
+    Where groups are given, cells are compared within their group only.
     """
 
     n_cells: int
@@ -51,8 +52,14 @@ class FateScore:
     auroc_by_fate: dict[str, float]
 
 
-def fate_score(fates: Fates, classes: Sequence[str], probabilities: ArrayLike) -> FateScore:
+def fate_score(fates: Fates, classes: Sequence[str], probabilities: ArrayLike, *, groups: Sequence[Any] | None = None) -> FateScore:
     """Probabilities ``[C, K]`` of the fates ``classes`` of the earlier cells, by row, against the fates of those that have one.
+
+    Parameters
+    ----------
+    groups
+        Fold of each earlier cell ``[C]``, for the AUROC: what was learnt without a fold leans away from it, so that cells of different
+        folds do not compare (the bare shares would have an AUROC below 0.5).
 
     Raises
     ------
@@ -68,7 +75,8 @@ def fate_score(fates: Fates, classes: Sequence[str], probabilities: ArrayLike) -
     cells, true = _true_shares(fates, classes)
     said = said[cells]
     clipped = np.maximum(said, FLOOR) / np.maximum(said, FLOOR).sum(1, keepdims=True)
-    by_fate = {name: _auroc(true[:, k], said[:, k]) for k, name in enumerate(classes)}
+    group = np.zeros(len(cells), dtype=object) if groups is None else np.asarray(groups, dtype=object)[cells]
+    by_fate = {name: _auroc(true[:, k], said[:, k], group) for k, name in enumerate(classes)}
     known = {name: value for name, value in by_fate.items() if value is not None}
     return FateScore(
         n_cells=len(cells),
@@ -129,8 +137,14 @@ def _true_shares(fates: Fates, classes: Sequence[str]) -> tuple[Ints, Floats]:
     return cells, shares / shares.sum(1, keepdims=True)
 
 
-def _auroc(true: Floats, said: Floats) -> float | None:
+def _auroc(true: Floats, said: Floats, group: NDArray[Any]) -> float | None:
+    """Area under the ROC curve over pairs of cells of one group."""
     if min((true > 0).sum(), (true < 1).sum()) < LEAST_CELLS:
         return None
-    n = len(true)
-    return float(roc_auc_score(np.r_[np.ones(n), np.zeros(n)], np.r_[said, said], sample_weight=np.r_[true, 1 - true]))
+    won = compared = 0.0
+    for each in set(group.tolist()):
+        a, b, at, n = true[group == each], 1 - true[group == each], said[group == each], int((group == each).sum())
+        if a.sum() > 0 and b.sum() > 0:
+            area = roc_auc_score(np.r_[np.ones(n), np.zeros(n)], np.r_[at, at], sample_weight=np.r_[a, b])
+            won, compared = won + area * a.sum() * b.sum(), compared + a.sum() * b.sum()
+    return float(won / compared) if compared else None
