@@ -16,6 +16,7 @@
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
     check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
     change      cells of a perturbation foretold, and the perturbation told from cells: the simple ways, beside the noise of the truth
+    perturb     the same with a model fine-tuned on the training cells beside them (twenty minutes and more a setting)
     change-types the answer to interferon of a type of cell whose answer was never seen: other types', and a linear rule
     enhance     thinned cells brought back to depth: neighbours, posteriors and, where they are installed and named, MAGIC and scVI
     next-state  later states and fates of barcoded clones foretold: neighbours, transport, regression, clones held out
@@ -45,6 +46,7 @@ from scmulan import (
     bench_kill,
     bench_next_state,
     bench_organs,
+    bench_perturb,
     bench_reader,
     bench_readout,
     csentence,
@@ -90,6 +92,7 @@ def run(
         "readout": bench_readout.readout,
         "corpus": corpus,
         "change": bench_change.change,
+        "perturb": bench_perturb.perturb,
         "change-types": bench_change_types.change_types,
         "enhance": bench_enhance.enhance,
         "next-state": bench_next_state.next_state,

@@ -137,7 +137,7 @@ def change(
         screen, held_out = SETTINGS[name]
         tasks = [task_of(screen, held_out, data, seed=seed, fold=fold) for fold in range(N_FOLDS if held_out == "targets" else 1)]
         found[name] = measure(tasks, predictors or {}, draws=n or DRAWS)
-        _say_table(name, found[name], say)
+        say_table(name, found[name], say)
         if screen == "papalexi" and held_out != "targets":
             found[f"{name}: which perturbation"] = explained = explain(tasks[0], explainers or {})
             for size, ways in explained.items():
@@ -341,7 +341,7 @@ def _settings(only: Sequence[str]) -> list[str]:
 COLUMNS = ("pearson", "pearson_top", "pearson_specific", "rmse", "direction", "fold_slope", "marker_recall", "spread", "rank", "energy")
 
 
-def _say_table(name: str, found: Mapping[str, Any], say: Say) -> None:
+def say_table(name: str, found: Mapping[str, Any], say: Say) -> None:
     """The rows of a setting, of all its targets and of those with an effect."""
     say(f"{name}: {json.dumps(found['targets'])}")
     for part, ceiling in ((None, "ceiling"), ("with_an_effect", "ceiling_with_an_effect")):

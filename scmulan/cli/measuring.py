@@ -76,7 +76,7 @@ def bench(
         typer.Argument(
             metavar="WHAT",
             help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, readout, corpus, "
-            "kill, check, fuzz-reader, change, change-types, enhance or next-state.",
+            "kill, check, fuzz-reader, change, perturb, change-types, enhance or next-state.",
         ),
     ],
     model: ModelName = "demo",
