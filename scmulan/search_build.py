@@ -1,8 +1,8 @@
 """Cells embedded and indexed, from any number of files and stores in bounded memory.
 
 Cells are read, embedded and written a part at a time; a part that is there and fits is not made again, so that a build that was stopped
-goes on. The neighbours' graph is then filled from the parts: in memory are its links and the embeddings at half precision, 0.8 KB a cell
-at 256 dimensions. Fewer than ``EXACT_TO`` cells need no graph: all are compared.
+goes on. The neighbours' graph is then filled from the parts: in memory are its links and the embeddings at half precision, 1.3 KB a cell
+at 512 dimensions. Fewer than ``EXACT_TO`` cells need no graph: all are compared.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
+from scmulan.adapters_folder import base_of
 from scmulan.cells import AnnData, read_cells
 from scmulan.cells_on_disk import CellStore
 from scmulan.cells_stored import identity_of
@@ -25,7 +24,17 @@ from scmulan.corpus.blocks import vocabulary_columns
 from scmulan.corpus.shards import file_hash, write_json
 from scmulan.errors import CellDataError
 from scmulan.metadata import FIELDS
-from scmulan.search_folder import CARD, FORMAT, NEIGHBOURS, IndexedCells, Parts, import_faiss, is_part_of, states_of, write_part
+from scmulan.search_folder import (
+    CARD,
+    FORMAT,
+    NEIGHBOURS,
+    IndexedCells,
+    Parts,
+    import_faiss,
+    is_part_of,
+    states_of,
+    write_part,
+)
 from scmulan.search_nearness import nearness_of
 from scmulan.tasks_embedding import EmbeddingSettings
 
@@ -33,7 +42,7 @@ if TYPE_CHECKING:
     from scmulan.tasks import Model
 
 Say = Callable[[str], None]
-Source = str | Path | AnnData
+Source: TypeAlias = str | Path | AnnData
 PART_CELLS = 4096
 EXACT_TO = 20_000
 """So many cells are compared one by one, which takes milliseconds a query; above, a graph (HNSW) is searched."""
@@ -114,7 +123,7 @@ def made_with(model: Model) -> dict[str, Any]:
     """The model and adapter in use, as the card of an index tells them."""
     card, adapter = model.checkpoint.card, model.adapter
     return {
-        "model": {"name": model.checkpoint.folder.name, "weights_sha256": card["weights_sha256"]},
+        "model": base_of(card, model.checkpoint.folder),
         "adapter": {"name": adapter or "none", "sha256": "none" if adapter is None else model.adapters[adapter].sha256},
     }
 
@@ -150,7 +159,7 @@ def _blocks_in_memory(
 ) -> Iterator[_Block]:
     """The parts of cells in memory, made anew each time, for nothing says whether they are the same."""
     cells = read_cells(adata, fields=fields, organism=organism)
-    whole, once = model.opened.vocabulary_counts(cells)[0], os.urandom(8).hex()
+    whole, once = model.read(cells).whole, os.urandom(8).hex()
     for first in range(0, len(cells), PART_CELLS):
         last = min(first + PART_CELLS, len(cells))
 
@@ -170,9 +179,13 @@ def _texts(
     fallback: str,
 ) -> dict[str, list[str | None]]:
     none: list[str | None] = [None] * len(names)
-    said = {field: list(fields.get(field) or none) for field in FIELDS}
-    found = {"cell_id": list(names), "source": [source] * len(names), "donor": list(donors or none), **said}
-    return {**found, "dataset": [dataset or fallback for dataset in datasets or none]}
+    return {
+        "cell_id": list(names),
+        "source": [source] * len(names),
+        "dataset": [dataset or fallback for dataset in datasets or none],
+        "donor": list(donors or none),
+        **{field: list(fields.get(field) or none) for field in FIELDS},
+    }
 
 
 def _write_neighbours(faiss: Any, parts: Parts, path: Path, n_cells: int) -> None:
@@ -221,4 +234,3 @@ def _commonest(parts: Parts, name: str) -> dict[str, int]:
     counted = parts.texts([name])[name].combine_chunks().drop_null().value_counts().to_pylist()
     found = sorted(((str(each["values"]), int(each["counts"])) for each in counted), key=lambda pair: (-pair[1], pair[0]))
     return dict(found[:SHOWN])
-

@@ -21,7 +21,7 @@ SHARES = (*(number / 100 for number in range(100)), 0.995, 0.999, 1.0)
 
 
 def nearness_of(parts: Parts, *, seed: int = 0) -> dict[str, Any]:
-    """Quantiles of the distance of reference cells to their nearest, for the card: ``across`` says from what; empty for fewer than two cells."""
+    """Quantiles of the distance of reference cells to their nearest, for the card; empty for fewer than two cells."""
     texts = parts.texts(["dataset", "donor", "cell_type"])
     batch_C, type_C = _batches(texts), _codes(texts["cell_type"].to_pylist())
     rows = _rows_across(batch_C, type_C)
@@ -51,7 +51,8 @@ def share_within(distance: npt.NDArray[np.floating[Any]], nearness: dict[str, An
     """
     if not nearness["shares"]:
         return np.zeros(len(distance))
-    return np.interp(distance, nearness["distances"], nearness["shares"], left=0.0, right=1.0)
+    found: npt.NDArray[np.float64] = np.interp(distance, nearness["distances"], nearness["shares"], left=0.0, right=1.0)
+    return found
 
 
 def _codes(values: Sequence[str | None]) -> npt.NDArray[np.int64]:

@@ -84,7 +84,8 @@ def integration(points: ArrayLike, labels: Iterable[Any], batches: Iterable[Any]
     mixing = _mean([found["silhouette_batch"], found["ilisi"], connectivity if n_batches > 1 else None])
     overall = None if biology is None or mixing is None else BIOLOGY_WEIGHT * biology + (1 - BIOLOGY_WEIGHT) * mixing
     return Integration(
-        n=len(kinds), n_labels=n_labels, n_batches=n_batches, connectivity=connectivity, biology=biology, mixing=mixing, overall=overall, **found
+        n=len(kinds), n_labels=n_labels, n_batches=n_batches, connectivity=connectivity, biology=biology, mixing=mixing,
+        overall=overall, **found,
     )  # fmt: skip
 
 

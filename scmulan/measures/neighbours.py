@@ -74,7 +74,9 @@ def nearest(
     is_self = queries is None
     queries_QD = reference_CD if queries is None else as_points(queries, "queries")
     if reference_CD.shape[1] != queries_QD.shape[1]:
-        raise CellDataError(f"queries have {queries_QD.shape[1]} dimensions, the reference {reference_CD.shape[1]}; needed the same embedding")
+        raise CellDataError(
+            f"queries have {queries_QD.shape[1]} dimensions, the reference {reference_CD.shape[1]}; needed the same embedding"
+        )
     k = min(k, len(reference_CD) - is_self)
     if k < 1:
         raise CellDataError("one cell has no other to be near to; needed two or more")
@@ -98,7 +100,9 @@ def nearest(
     return index, distance
 
 
-def vote(labels: Sequence[str | None], index: NDArray[np.int64], distance: NDArray[np.floating[Any]]) -> tuple[list[str], NDArray[np.float64]]:
+def vote(
+    labels: Sequence[str | None], index: NDArray[np.int64], distance: NDArray[np.floating[Any]]
+) -> tuple[list[str], NDArray[np.float64]]:
     """Share of each label among a cell's neighbours, a neighbour weighing ``exp(-(d / m)^2)``, m the mean distance of the cell's K.
 
     The scale is the cell's own, so that sparse and dense places vote alike. A neighbour without a label has no voice.
@@ -136,9 +140,7 @@ def vote(labels: Sequence[str | None], index: NDArray[np.int64], distance: NDArr
     return names, np.divide(share, total, out=share, where=total > 0)
 
 
-def transfer(
-    reference: ArrayLike, labels: Iterable[Any], queries: ArrayLike, true: Iterable[Any], *, k: int = K
-) -> Transfer:
+def transfer(reference: ArrayLike, labels: Iterable[Any], queries: ArrayLike, true: Iterable[Any], *, k: int = K) -> Transfer:
     """Labels carried from reference cells to others by `vote`, measured against the true ones.
 
     Examples
