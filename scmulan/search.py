@@ -19,7 +19,7 @@ from scmulan.cells import AnnData
 from scmulan.cells_writing import annotate_adata
 from scmulan.engines.base import Advance
 from scmulan.errors import CheckpointError, PromptError, nearest
-from scmulan.measures.neighbours import K, as_points, vote
+from scmulan.measures.neighbours import NEAR, K, as_points, vote
 from scmulan.metadata import FIELDS
 from scmulan.search_build import made_with
 from scmulan.search_folder import (
@@ -32,7 +32,7 @@ from scmulan.search_folder import (
     import_faiss,
     read_index_card,
 )
-from scmulan.search_nearness import NEAR, share_within
+from scmulan.search_nearness import share_within
 from scmulan.tasks_embedding import EmbeddingSettings
 
 if TYPE_CHECKING:

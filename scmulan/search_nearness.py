@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scmulan.measures.neighbours import NEAR
 from scmulan.search_folder import Parts
 
-NEAR = 5
 DRAWN = 1000
 SHARES = (*(number / 100 for number in range(100)), 0.995, 0.999, 1.0)
 

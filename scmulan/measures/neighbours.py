@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_auc_score
 
 from scmulan.errors import CellDataError
 from scmulan.measures.annotation import annotation
@@ -19,6 +20,8 @@ from scmulan.measures.annotation import annotation
 PAIRS_AT_ONCE = 4_000_000
 K = 15
 """Neighbours that vote on a label."""
+NEAR = 5
+"""Neighbours whose mean distance says how far a cell is from the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,8 @@ class Transfer:
     """Labels that ``n`` cells took from their ``k`` nearest among ``n_reference`` cells, against the true ones.
 
     ``known`` is the share of cells whose true label the reference has; ``accuracy`` and ``macro_f1`` are over those cells (None if
-    there is none).
+    there is none). ``novelty_auc`` says how well the distance to the nearest ``NEAR`` tells cells whose label the reference lacks from
+    the others: 1 if all of them are farther, 0.5 by chance, None where there are only cells of one kind.
     """
 
     n_reference: int
@@ -35,6 +39,7 @@ class Transfer:
     known: float
     accuracy: float | None
     macro_f1: float | None
+    novelty_auc: float | None
 
 
 def as_points(points: ArrayLike, name: str = "points") -> NDArray[np.float32]:
@@ -154,16 +159,17 @@ def transfer(reference: ArrayLike, labels: Iterable[Any], queries: ArrayLike, tr
             f"labels: {len(of_reference):,} for {len(as_points(reference)):,} reference cells and {len(truth):,} for "
             f"{len(as_points(queries)):,} others; needed one a cell"
         )
-    index, distance = nearest(reference, queries, k=k)
-    names, share = vote(of_reference, index, distance)
+    index, distance = nearest(reference, queries, k=max(k, NEAR))
+    names, share = vote(of_reference, index[:, :k], distance[:, :k])
     known = np.isin(truth, of_reference)
     said = np.array(names, dtype=object)[share.argmax(1)]
     found = annotation(truth[known], said[known]) if known.any() else None
     return Transfer(
         n_reference=len(of_reference),
         n=len(truth),
-        k=index.shape[1],
+        k=min(k, index.shape[1]),
         known=float(known.mean()),
         accuracy=None if found is None else found.accuracy,
         macro_f1=None if found is None else found.macro_f1,
+        novelty_auc=None if known.all() or not known.any() else float(roc_auc_score(~known, distance[:, :NEAR].mean(1))),
     )
