@@ -173,7 +173,7 @@ def transfer(
     *,
     field: str = "cell_type",
     k: int = K,
-    beyond: float | None = BEYOND,
+    beyond: float | None = None,
     threshold: float = 0.0,
     key_added: str | None = None,
     on_cell: Advance | None = None,
@@ -183,23 +183,27 @@ def transfer(
     Parameters
     ----------
     k : neighbours that vote
-    beyond : a cell stays ``unassigned`` when more than this share of reference cells lie nearer to theirs than it does; None for never
+    beyond : a cell stays ``unassigned`` when more than this share of reference cells lie nearer to theirs than it does; 1 for never. When not
+        given, ``BEYOND`` where the index knows how far batches lie from each other, and never where each of its types is in one batch: by
+        the distances within a batch, all cells of another would be strangers.
     threshold : below this share of the votes a cell stays ``unassigned``
     """
     if (beyond is not None and not 0 <= beyond <= 1) or not 0 <= threshold <= 1:
         raise PromptError(f"beyond {beyond}, threshold {threshold}: needed shares, from 0 to 1")
     index = opened(index, model)
     labels = index.labels(field)
+    if beyond is None:
+        beyond = BEYOND if index.card["nearness"]["across"] == "batches" else 1.0
     points, losses = _points(model, adata, index, on_cell)
     rows, distance = index.nearest(points, max(k, NEAR))
     names, share = vote(labels, rows[:, :k], distance[:, :k])
     outside = index.beyond(distance)
     best, top = share.argmax(1) if names else np.zeros(len(share), int), share.max(1, initial=0.0)
-    is_open = (top <= 0) | (top < threshold) | ((outside > beyond) if beyond is not None else False)
+    is_open = (top <= 0) | (top < threshold) | (outside > beyond)
     said = [UNASSIGNED if is_open[row] else names[best[row]] for row in range(len(share))]
     key = key_added or f"scmulan_transferred_{field}"
     how = {"task": "transfer", "index": index.folder.name, "index_cells": len(index), "field": field, "k": k, "threshold": threshold}
-    how |= {"beyond": "never" if beyond is None else beyond, "near_across": index.card["nearness"]["across"]}
+    how |= {"beyond": beyond, "near_across": index.card["nearness"]["across"]}
     uns = model.provenance(**how, **index.settings.to_dict(), **losses)
     annotate_adata(adata, {key: said, f"{key}_probability": top, f"{key}_beyond": outside}, uns=uns)
     return pd.DataFrame(share, index=adata.obs_names, columns=names)

@@ -405,7 +405,7 @@ class Model:
         ----------
         field : whose labels; ``cell_type``, ``lineage``, ``organ`` ...
         key_added : column of ``obs``, ``scmulan_transferred_FIELD`` when not given; ``_probability`` and ``_beyond`` stand beside it
-        settings : ``k``, ``beyond`` and ``threshold`` of `scmulan.search.transfer`
+        settings : ``k``, ``beyond``, ``threshold`` and ``on_cell`` of `scmulan.search.transfer`
 
         Returns
         -------

@@ -52,7 +52,7 @@ def test_a_reference_cell_finds_itself_first_with_its_source_and_labels(model, s
 
 
 def test_labels_are_those_that_the_nearest_have(model, new_cells, index):
-    share = model.transfer(new_cells, index, k=5, beyond=None)
+    share = model.transfer(new_cells, index, k=5, beyond=1.0)
     np.testing.assert_allclose(share.sum(1), 1)
     said = new_cells.obs["scmulan_transferred_cell_type"].astype(str)
     assert (said == share.idxmax(axis=1)).all()
@@ -209,6 +209,17 @@ def test_an_index_smaller_than_k_gives_all_it_has(model, new_cells, tmp_path):
     cells = new_cells[3:5].copy()
     model.transfer(cells, folder, k=15)
     assert cells.uns["scmulan"]["near_across"] == "cells"
+
+
+def test_an_index_of_one_batch_calls_no_cell_a_stranger_unless_told_to(model, tmp_path):
+    known, strange = kind_cells(BLOOD, 30, seed=20), kind_cells(("keratinocyte",), 12, seed=9)
+    known.obs["donor"] = "the only one"
+    folder = index_cells(model, [known], tmp_path / "one")
+    model.transfer(strange, folder)
+    assert "unassigned" not in set(strange.obs["scmulan_transferred_cell_type"])
+    assert strange.uns["scmulan"]["beyond"] == 1.0
+    model.transfer(strange, folder, beyond=0.5)
+    assert (strange.obs["scmulan_transferred_cell_type"] == "unassigned").any()
 
 
 def test_nothing_in_the_folder_is_pickled_and_parts_open_with_pyarrow_alone(index):

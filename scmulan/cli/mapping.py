@@ -109,7 +109,10 @@ def transfer(
     k: Annotated[int, typer.Option("-k", min=1, help="Neighbours that vote.")] = 15,
     beyond: Annotated[
         float | None,
-        typer.Option(help="A cell stays unassigned when more than this share of reference cells lie nearer to theirs; 1 for never."),
+        typer.Option(
+            help="A cell stays unassigned when more than this share of reference cells lie nearer to theirs; 1 for never. "
+            "When not given, 0.99 where types of the index are in several batches, else never."
+        ),
     ] = None,
     threshold: Annotated[float, typer.Option(help="Below this share of the votes a cell stays unassigned.")] = 0.0,
     organism: Organism = None,
@@ -119,19 +122,14 @@ def transfer(
     as_json: AsJson = False,
 ) -> None:
     """Write labels by votes of the nearest reference cells into a copy of the file."""
-    from scmulan.search import BEYOND
-
     check_cells(output)
     adata, _ = read_cells(source, None, organism)
     opened = open_model(model, device, adapter)
     with cells_of(source, adata, "transfer") as done:
-        opened.transfer(adata, index, field=of, k=k, beyond=BEYOND if beyond is None else beyond, threshold=threshold, on_cell=done)
+        opened.transfer(adata, index, field=of, k=k, beyond=beyond, threshold=threshold, on_cell=done)
     write_cells(adata, output)
     kinds = shares(adata.obs[f"scmulan_transferred_{of}"])
     if as_json:
         print(json.dumps({"cells": adata.n_obs, of: kinds, "output": str(output)}, ensure_ascii=False))
     else:
         show({**kinds, "": "", "cells": adata.n_obs, "written to": str(output)}, False)
-    across = adata.uns["scmulan"]["near_across"]
-    if across == "cells" and (adata.obs[f"scmulan_transferred_{of}"] == "unassigned").any():
-        err.print("no type is in two batches of the index, so cells of another batch may seem far from it: --beyond, docs/mapping.md")
