@@ -183,9 +183,9 @@ def transfer(
     Parameters
     ----------
     k : neighbours that vote
-    beyond : a cell stays ``unassigned`` when more than this share of reference cells lie nearer to theirs than it does; 1 for never. When not
-        given, ``BEYOND`` where the index knows how far batches lie from each other, and never where each of its types is in one batch: by
-        the distances within a batch, all cells of another would be strangers.
+    beyond : a cell stays ``unassigned`` when more than this share of reference cells lie nearer to theirs than it does; 1 for never.
+        When not given, ``BEYOND`` where the index knows how far batches lie from each other, and never where each of its types is in
+        one batch: by the distances within a batch, all cells of another would be strangers.
     threshold : below this share of the votes a cell stays ``unassigned``
     """
     if (beyond is not None and not 0 <= beyond <= 1) or not 0 <= threshold <= 1:

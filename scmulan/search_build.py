@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 Source: TypeAlias = str | Path | AnnData
 PART_CELLS = 4096
 EXACT_TO = 20_000
-"""So many cells are compared one by one, which takes milliseconds a query; above, a graph (HNSW) is searched."""
+"""So many cells are compared one by one, at float32, which is fast as a product of matrices; above, a graph (HNSW) is searched."""
 LINKS, BUILD_BREADTH = 32, 100
 SHOWN = 100
 
@@ -195,7 +195,7 @@ def _write_neighbours(faiss: Any, parts: Parts, path: Path, n_cells: int) -> Non
         if index is None:
             width, halves = states_CD.shape[1], faiss.ScalarQuantizer.QT_fp16
             is_small = n_cells <= EXACT_TO
-            index = faiss.IndexScalarQuantizer(width, halves) if is_small else faiss.IndexHNSWSQ(width, halves, LINKS)
+            index = faiss.IndexFlatL2(width) if is_small else faiss.IndexHNSWSQ(width, halves, LINKS)
             if not is_small:
                 index.hnsw.efConstruction = BUILD_BREADTH
             index.train(states_CD)

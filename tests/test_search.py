@@ -46,7 +46,7 @@ def test_a_reference_cell_finds_itself_first_with_its_source_and_labels(model, s
     assert set(first["source"]) == {"study1.h5ad"}
     assert set(first["dataset"]) == {"study 1"}
     assert first["cell_type"].tolist() == cells.obs["cell_type"].astype(str).tolist()
-    assert first["distance"].max() < 0.01  # half precision
+    assert first["distance"].max() < 0.01  # the index holds half precision
     assert len(found) == 24
     assert (found.groupby("cell", sort=False)["distance"].diff().dropna() >= 0).all()
 
