@@ -12,6 +12,8 @@
     optimizers  held-out loss after equal tokens for AdamW and Muon, at several rates and two schedules
     organs      a new organ from 20 to 300 labelled cells: adapter and all weights beside logistic regression and the base
     readout     the readout of counts by itself on the same organs, over several draws of the labelled cells
+    integration embeddings across assays, donors and species beside PCA, Harmony and scVI; --data FOLDER
+    search      an index of many cells: recall against exact search, time, size
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
     check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
@@ -90,6 +92,8 @@ def run(
         "kill": kill,
         "organs": bench_organs.organs,
         "readout": bench_readout.readout,
+        "integration": integration,
+        "search": search,
         "corpus": corpus,
         "change": bench_change.change,
         "perturb": bench_perturb.perturb,
@@ -118,6 +122,20 @@ def corpus(*, data: Path | None, n: int | None, seed: int, say: Say, **_: Any) -
     from scmulan import bench_corpus
 
     return bench_corpus.corpus(data, n, seed, say)
+
+
+def integration(**options: Any) -> dict[str, Any]:
+    """See `scmulan.bench_integration`."""
+    from scmulan.bench_integration import integration_bench
+
+    return integration_bench(**options)
+
+
+def search(*, model: str, n: int | None, seed: int, say: Say, **_: Any) -> dict[str, Any]:
+    """See `scmulan.bench_search`."""
+    from scmulan.bench_search import measure_search
+
+    return measure_search(model=model, n=n, seed=seed, say=say)
 
 
 def training(*, n: int | None, say: Say, what: str = "training", **options: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,12 @@ from scmulan.metadata import canonical
 from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.tasks_answers import GIVEN_TO_ANNOTATE, Answers
 from scmulan.tasks_changed import ChangedCells
+from scmulan.tasks_embedding import Embeddings, EmbeddingSettings
 from scmulan.tasks_opened import Opened, Ready
 from scmulan.tasks_writing import WrittenCells
+
+if TYPE_CHECKING:
+    from scmulan.search import CellIndex
 
 
 def load(
@@ -75,6 +79,7 @@ class Model:
         self.opened = Opened(checkpoint, engine)
         self.prompts, self.writer, self.table = self.opened.prompts, self.opened.writer, self.opened.table
         self.written, self.answers, self.changes = WrittenCells(self.opened), Answers(self.opened), ChangedCells(self.opened)
+        self.embeddings = Embeddings(self.opened)
 
     @property
     def engine(self) -> Engine:
@@ -344,12 +349,72 @@ class Model:
             obs[f"{keys[name]}_probability"] = table.to_numpy()[np.arange(len(table)), best]
         annotate_adata(adata, obs, uns=self.provenance(task=task, **self.opened.losses(ready)))
 
-    def embed(self, adata: AnnData, *, key_added: str = "X_scmulan", on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
-        """Embedding of each cell, read at one fixed place after the cell and told no label; (C, D), also in ``adata.obsm``."""
+    def embed(
+        self,
+        adata: AnnData,
+        *,
+        at: Sequence[str] = EmbeddingSettings.at,
+        views: int = EmbeddingSettings.views,
+        key_added: str = "X_scmulan",
+        on_cell: Advance | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Embedding of each cell, told no label: the same alone, batched or shuffled; also in ``adata.obsm``.
+
+        Parameters
+        ----------
+        at : fields at whose opening, right after the question for the cell type, the hidden state is read
+        views : thinnings averaged of a cell that does not fit a sentence
+
+        Returns
+        -------
+        (C, places x D) float32: the state at each place, of length 1, side by side
+        """
+        settings = EmbeddingSettings(at=tuple(at) if not isinstance(at, str) else (at,), views=views)
         ready = self.read(adata, reserve=self.opened.reserve())
-        states = self.engine.hidden([self.embedding_prompt(ready.ids[row]) for row in range(len(ready.ids))], on_cell=on_cell)
-        annotate_adata(adata, {}, obsm={key_added: states}, uns=self.provenance(task="embed", **self.opened.losses(ready)))
-        return states
+        points = self.embeddings.of_counts(ready.whole, settings, on_cell=on_cell)
+        how = self.provenance(task="embed", **settings.to_dict(), **self.opened.losses(ready))
+        annotate_adata(adata, {}, obsm={key_added: points}, uns=how)
+        return points
+
+    # -- nearest cells of an index ----------------------------------------------------------------------------------------
+
+    def search(self, adata: AnnData, index: CellIndex | str | Path, *, k: int = 10, on_cell: Advance | None = None) -> pd.DataFrame:
+        """The ``k`` nearest reference cells of each cell, by an index that this model made (`scmulan.search_build.index_cells`).
+
+        Returns
+        -------
+        DataFrame (C x k)
+            A row for each pair, nearest first: ``cell``, ``rank`` from 1, ``distance``, ``cell_id``, ``source``, ``dataset``, ``donor``
+            and the fields of the reference cell.
+
+        Raises
+        ------
+        CheckpointError
+            When the index was made with another model or adapter, or a file of it is damaged.
+        """
+        from scmulan.search import search
+
+        return search(self, adata, index, k=k, on_cell=on_cell)
+
+    def transfer(
+        self, adata: AnnData, index: CellIndex | str | Path, *, field: str = "cell_type", key_added: str | None = None, **settings: Any
+    ) -> pd.DataFrame:
+        """Labels by votes of the nearest reference cells; written into ``adata`` too.
+
+        Parameters
+        ----------
+        field : whose labels; ``cell_type``, ``lineage``, ``organ`` ...
+        key_added : column of ``obs``, ``scmulan_transferred_FIELD`` when not given; ``_probability`` and ``_beyond`` stand beside it
+        settings : ``k``, ``beyond``, ``threshold`` and ``on_cell`` of `scmulan.search.transfer`
+
+        Returns
+        -------
+        DataFrame (C, labels)
+            Shares of the votes; a row adds up to 1, or to 0 where no neighbour has a label.
+        """
+        from scmulan.search import transfer
+
+        return transfer(self, adata, index, field=field, key_added=key_added, **settings)
 
     def embedding_prompt(self, cell: Ids) -> Ids:
         """The cell and the opening of the question for its type: the same ids for every cell, no label among them."""

@@ -37,7 +37,7 @@ STAGES = (
     "decoding rates",
     "engines",
     "measures",
-    "labels levels readout perturbations tasks finetune",
+    "labels levels readout perturbations tasks finetune search",
     "held_out evaluate plots _drawing report",
     "serving",
     "trials bench demo cli __main__",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scmulan import __version__
-from scmulan.cli import cells, changes, measuring, starting, training, tuning, writing
+from scmulan.cli import cells, changes, mapping, measuring, starting, training, tuning, writing
 from scmulan.errors import ScmulanError
 
 app = typer.Typer(
@@ -22,13 +22,15 @@ app = typer.Typer(
 )
 tokenizer_app = typer.Typer(no_args_is_help=True, help="Build tokenizers.")
 adapter_app = typer.Typer(no_args_is_help=True, help="List and merge adapters.")
+index_app = typer.Typer(no_args_is_help=True, help="Build and inspect indexes of reference cells.")
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect corpora.")
 
 ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.describe)
+MAPPING = (mapping.search, mapping.transfer)
 CHANGES = (changes.perturb, changes.explain_shift, changes.next_state, changes.fate, changes.enhance)
 WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, measuring.demo, measuring.bench)
 
-for command in (*ABOUT_CELLS, *WRITING, *CHANGES, training.pretrain, starting.start, tuning.finetune, *MEASURING):
+for command in (*ABOUT_CELLS, *WRITING, *CHANGES, *MAPPING, training.pretrain, starting.start, tuning.finetune, *MEASURING):
     app.command()(command)
 tokenizer_app.command("build")(training.tokenizer_build)
 tokenizer_app.command("extend")(starting.tokenizer_extend)
@@ -40,6 +42,9 @@ corpus_app.command("verify")(training.corpus_verify)
 adapter_app.command("list")(tuning.adapter_list)
 adapter_app.command("merge")(tuning.adapter_merge)
 app.add_typer(tokenizer_app, name="tokenizer")
+index_app.command("build")(mapping.index_build)
+index_app.command("info")(mapping.index_info)
+app.add_typer(index_app, name="index")
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(adapter_app, name="adapter")
 

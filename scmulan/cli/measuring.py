@@ -76,7 +76,7 @@ def bench(
         typer.Argument(
             metavar="WHAT",
             help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, readout, corpus, "
-            "kill, check, fuzz-reader, change, perturb, change-types, enhance or next-state.",
+            "kill, check, fuzz-reader, change, perturb, change-types, enhance, next-state, integration or search.",
         ),
     ],
     model: ModelName = "demo",
@@ -88,7 +88,7 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="sentence, training, parts, optimizers, organs, readout, change, enhance, next-state: what to run, by name; "
+            help="sentence, training, parts, optimizers, organs, readout, change, enhance, next-state, integration: what to run, by name; "
             "all, or the usual, when not given; kill: single, ddp or fsdp2. Repeatable."
         ),
     ] = None,

@@ -58,8 +58,9 @@ class Engine(Protocol):
         """Log-probability of each answer after each prompt, nats; shape (prompts, answers)."""
         ...
 
-    def hidden(self, prompts: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
-        """Last hidden state at the last id of each prompt; shape (prompts, D)."""
+    def hidden(self, prompts: Sequence[Ids], *, after: Sequence[int] = (), on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
+        """Last hidden state at the last id of each prompt, (prompts, D); or at each of the ids ``after`` it, none of which sees another,
+        (prompts, after, D)."""
         ...
 
     def nats(

@@ -157,17 +157,18 @@ class TransformersEngine:
         return ids_BT.to(self.device), lengths.to(self.device)
 
     @torch.inference_mode()
-    def hidden(self, prompts: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
-        """Last hidden state at the last id of each prompt; shape (prompts, D), float32."""
+    def hidden(self, prompts: Sequence[Ids], *, after: Sequence[int] = (), on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
+        """Last hidden state at the last id of each prompt, (prompts, D), or at each of the ids ``after`` it, (prompts, after, D)."""
         lengths = [len(prompt) for prompt in prompts]
-        self._fits(max(lengths, default=0), "a prompt")
-        found = np.zeros((len(prompts), self.lm.config.hidden_size), dtype=np.float32)
-        for rows in self.buckets(lengths):
-            states_B1D = self._read([prompts[row] for row in rows])
-            found[rows] = states_B1D[:, 0].float().cpu().numpy()
+        self._fits(max(lengths, default=0) + bool(after), "a prompt")
+        trie = Trie.of([np.array([number, self.vocabulary.eos]) for number in after]) if after else None
+        found = np.zeros((len(prompts), max(len(after), 1), self.lm.config.hidden_size), dtype=np.float32)
+        for rows in self.buckets(lengths, len(after)):
+            states_BSD = self._read([prompts[row] for row in rows], trie)
+            found[rows] = states_BSD[:, 1 if after else 0 :].float().cpu().numpy()
             if on_cell:
                 on_cell(len(rows))
-        return found
+        return found if after else found[:, 0]
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Ids], answers: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float64]:
