@@ -98,7 +98,7 @@ def test_a_cell_that_fills_the_context_is_the_same_alone_and_in_a_batch(model, t
     together = engine.generate(requests, Sampling(seed=1))
     for request, ids in zip(requests, together, strict=True):
         assert ids.tolist() == engine.generate([request], Sampling(seed=1))[0].tolist()
-        assert len(request.prompt) + len(ids) <= context
+        assert len(request.prompt) + len(ids) <= engine.context
         csentence.decode(ids, model.vocabulary)
 
 
