@@ -32,7 +32,7 @@ RECIPE: dict[str, Any] = {
     "tasks": {"perturb": 5.0, "explain_shift": 2.0, "generate": 1.0},
     "adapter": None,
     "readout": False,
-    "rates": False,
+    "rates": True,
     "packing": {"context": 1024, "pack_tokens": 4096, "thin_share": 0.2, "thin_least": 0.4},
     "optimizer": {"matrix_lr": 0.005, "lr": 0.002, "warmup": 20, "stable": 0.5, "last": 0.02},
     "loss": {"fields": 5.0},

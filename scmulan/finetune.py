@@ -104,7 +104,8 @@ def run_finetune(recipe: FinetuneRecipe, *, generate: Generate | None = None, sa
     if recipe.readout and recipe.weight_of("annotate"):
         add_readout(folder, base, Corpus(output / "corpus"), len(fresh), seed=recipe.seed, say=say)
     if recipe.rates and not recipe.is_answering_only():
-        add_rates(folder, base, Corpus(output / "corpus"), len(fresh), seed=recipe.seed, say=say)
+        tasks = [name for name in prompts.tasks if recipe.weight_of(name)]
+        add_rates(folder, base, Corpus(output / "corpus"), len(fresh), tasks=tasks, seed=recipe.seed, say=say)
     return folder
 
 

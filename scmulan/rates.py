@@ -25,8 +25,10 @@ from scmulan.adapters_folder import RATES
 from scmulan.csentence import Vocabulary
 from scmulan.errors import CheckpointError
 
-KEYS = ("organism", "organ", "cell_type")
-"""The fields that make a kind of cell."""
+KEYS = ("organism", "organ", "cell_type", "perturbation")
+"""The fields that make a kind of cell; behind them stands the task that it is written by."""
+WRITES = "generate"
+"""The task of kinds whose file does not name one."""
 SHRINK = 3.0
 """How often, on top of its own, each kind is taken to have taken an id at the rate of all kinds together."""
 NEAR = (1.0, 2 / 3, 1 / 3)
@@ -35,9 +37,14 @@ NEAR = (1.0, 2 / 3, 1 / 3)
 Kind = tuple[str | None, ...]
 
 
-def kind_of(row: Mapping[str, str | None]) -> Kind:
-    """The kind of a cell by its fields."""
-    return tuple(row.get(name) or None for name in KEYS)
+def kind_of(row: Mapping[str, str | None], task: str = WRITES) -> Kind:
+    """The kind of a cell by its fields, and by the task that writes it."""
+    return (*(row.get(name) or None for name in KEYS), task)
+
+
+def _kind(stored: Sequence[str | None]) -> Kind:
+    """A kind as a file has it; files of before there were perturbations or tasks among them have shorter ones."""
+    return tuple(stored) if len(stored) > len(KEYS) else (*stored, *(None,) * (len(KEYS) - len(stored)), WRITES)
 
 
 class RatesOfKind(NamedTuple):
@@ -59,9 +66,13 @@ class Rates:
 
     of_kind: dict[Kind, RatesOfKind]
 
-    def of_row(self, row: Mapping[str, str | None]) -> RatesOfKind | None:
-        """Those of a cell of these fields; None for a kind that was not among the labelled cells."""
-        return self.of_kind.get(kind_of(row))
+    def of_row(self, row: Mapping[str, str | None], task: str = WRITES) -> RatesOfKind | None:
+        """Those of a cell of these fields that a task writes; None for a kind that was not among the labelled cells."""
+        return self.of_kind.get(kind_of(row, task))
+
+    def __or__(self, other: Rates) -> Rates:
+        """Both together; of a kind that both have, the other's."""
+        return Rates(self.of_kind | other.of_kind)
 
     def save(self, folder: Path) -> Path:
         """Write them into an adapter's or a model's folder."""
@@ -81,7 +92,7 @@ class Rates:
         try:
             with safe_open(path, framework="numpy") as file:
                 genes, frame = (file.get_tensor(name).astype(np.float32) for name in RatesOfKind._fields)
-                kinds = [tuple(kind) for kind in json.loads(file.metadata()["kinds"])]
+                kinds = [_kind(kind) for kind in json.loads(file.metadata()["kinds"])]
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: can't be read ({error}); copy the folder again") from error
         if not len(kinds) == len(genes) == len(frame):

@@ -24,10 +24,13 @@ from scmulan.errors import PromptError, ScmulanWarning
 from scmulan.labels import as_answer
 from scmulan.metadata import canonical
 from scmulan.perturbations import Perturbation, control_label, perturbation_of
+from scmulan.rates import RatesOfKind
 from scmulan.tasks_opened import Opened, Ready
 
 GIVEN = ("organism", "assay", "organ", "region", "disease", "stage", "sex", "time", "lineage", "cell_type")
 """Fields of the first cell that the model is told where the data have them."""
+AFTER = ("perturbation", "dose", "time")
+"""Fields of the second cell that a perturbation is asked with."""
 FRAME = 64
 """Ids kept free for the fields of the second cell and the tokens around it."""
 MOST_FIRSTS = 4
@@ -50,6 +53,11 @@ class Predicted:
     counts: sp.csr_matrix
 
 
+def first_room(opened: Opened) -> int:
+    """Ids that each of two cells may have."""
+    return (opened.length - opened.reserve(0) - FRAME) // 2
+
+
 class Changes:
     """What an opened checkpoint predicts of cells that change."""
 
@@ -58,9 +66,7 @@ class Changes:
 
     def read(self, adata: AnnData) -> Ready:
         """Cells as first ones: thinned to half of what a sentence holds."""
-        length = self.opened.length
-        ready = self.opened.read(adata, reserve=length - (length - self.opened.reserve(0) - FRAME) // 2)
-        return ready
+        return self.opened.read(adata, reserve=self.opened.length - first_room(self.opened))
 
     def perturbation(self, given: str | Mapping[str, str]) -> Perturbation:
         """The perturbation asked about; a warning where training cells did not have it."""
@@ -103,12 +109,17 @@ class Changes:
                 row=number,
                 depth=depth_ids[number],
                 panel=ready.panel,
+                rates=self._rates({**fields[row], **after}, task, sampling),
             )
             for number, row in enumerate(source.tolist())
         ]
         written = self.opened.engine.generate(requests, sampling, on_cell=on_cell)
         counts = csentence.decode_many(written, v, np.random.default_rng([sampling.seed, 11]))
         return Predicted(ready=ready, source=source.astype(np.int64), counts=counts)
+
+    def _rates(self, fields: Mapping[str, str | None], task: str, sampling: Sampling) -> RatesOfKind | None:
+        """Rates of a cell of these fields that a task writes; None where none are wanted, or known of its kind."""
+        return self.opened.rates.of_row(fields, task) if sampling.rates and self.opened.rates is not None else None
 
     def control(self) -> str:
         """How the model calls cells that were not perturbed."""

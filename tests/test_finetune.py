@@ -314,7 +314,7 @@ def test_genes_of_no_known_name_are_refused(quick):
         ({"adapter": 8}, "adapter is 8: needed a mapping"),
         ({"adapter": {"targets": ["qproj"]}}, "no linear layer 'qproj'"),
         ({"tasks": {"anotate": 1}}, "'anotate' is none that can be trained; nearest: 'annotate'"),
-        ({"tasks": {"perturb": 1}}, "'perturb' is none that can be trained"),
+        ({"tasks": {"request": 1}}, "'request' is none that can be trained"),
         ({"tasks": {"annotate": 0}}, "every weight is 0"),
         ({"tasks": {"annotate": "often"}}, "annotate is 'often': needed a weight"),
         ({"held_out": {"by": "doner"}}, "held_out.by 'doner': needed one of"),

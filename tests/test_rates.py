@@ -64,7 +64,7 @@ def test_levels_that_the_model_puts_too_high_fall_with_those_beside_them(model):
 
 
 def test_the_file_gives_back_what_was_written_and_a_damaged_one_is_an_error(tmp_path):
-    kind = ("Homo sapiens", None, "podocyte")
+    kind = ("Homo sapiens", None, "podocyte", None, "generate")
     rates = Rates({kind: RatesOfKind(np.linspace(-2, 2, 30, dtype=np.float32), np.linspace(-1, 1, 20, dtype=np.float32).reshape(2, 10))})
     rates.save(tmp_path)
     again = Rates.of(tmp_path)
@@ -95,7 +95,7 @@ def tuned(trained, tmp_path_factory):
     said: list[str] = []
     output = tmp_path_factory.mktemp("rates") / "kidney"
     folder = finetune(strange_kidney(60), output, base=trained.folder, say=said.append, **{**QUICK, "tasks": {"generate": 1}})
-    assert any(line.startswith("rates: ") for line in said)
+    assert any(line.startswith("rates of generate: ") for line in said)
     return folder
 
 
@@ -156,5 +156,5 @@ def test_there_are_none_where_the_recipe_says_so_or_no_cell_is_written(trained, 
 
 
 def test_a_kind_is_organism_organ_and_type():
-    assert kind_of({**KIDNEY, "assay": "10x"}) == ("Homo sapiens", "kidney", "podocyte")
-    assert kind_of({"cell_type": "podocyte", "organ": ""}) == (None, None, "podocyte")
+    assert kind_of({**KIDNEY, "assay": "10x"}) == ("Homo sapiens", "kidney", "podocyte", None, "generate")
+    assert kind_of({"cell_type": "podocyte", "organ": ""}, "perturb") == (None, None, "podocyte", None, "perturb")
