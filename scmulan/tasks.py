@@ -418,7 +418,7 @@ class Model:
 
     def embedding_prompt(self, cell: Ids) -> Ids:
         """The cell and the opening of the question for its type: the same ids for every cell, no label among them."""
-        return np.concatenate([self.writer.prompt("annotate", {}, cell=cell), [self.writer.control_id("<cell_type>")]])
+        return self.opened.embedding_prompt(cell)
 
     # -- tasks about cells that change ------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from scipy.special import log_softmax, softmax
 
 from scmulan.cells import AnnData
+from scmulan.csentence import Ids
 from scmulan.engines.base import Advance
 from scmulan.errors import PromptError
 from scmulan.labels import as_answer, choose
@@ -51,7 +52,7 @@ class Answers:
         chosen = choose(labels, "labels") if labels is not None else None
         sets: dict[tuple[str, ...], list[int]] = {}
         for row, fields in enumerate(known):
-            sets.setdefault(tuple(chosen or self._labels_for(fields)), []).append(row)
+            sets.setdefault(tuple(chosen or self.labels_for(fields)), []).append(row)
         columns = sorted({label for names in sets for label in names})
         found = pd.DataFrame(0.0, index=range(len(known)), columns=columns)
         for names, rows in sets.items():
@@ -79,16 +80,24 @@ class Answers:
         counts : (C, vocabulary genes) CSR, before any thinning
         fields : (C,) what is known of each cell
         """
-        answers = [as_answer(name) for name in names]
-        asked = ["lineage", "cell_type"] if all(answer["lineage"] for answer in answers) else ["cell_type"]
-        said = [self.writer.answer(answer, asked) for answer in answers]
         views, scores = self.opened.views(counts), list[npt.NDArray[np.float64]]()
         for number, view in enumerate(views):
-            prompts = [self.writer.prompt("annotate", known, cell=view[row]) for row, known in enumerate(fields)]
+            prompts = self.type_prompts([view[row] for row in range(len(view))], fields)
             is_last = number == len(views) - 1
-            scores.append(log_softmax(self.opened.engine.score(prompts, said, on_cell=on_cell if is_last else None), axis=1))
+            said = self.opened.engine.score(prompts, self.type_answers(names), on_cell=on_cell if is_last else None)
+            scores.append(log_softmax(said, axis=1))
         pooled: npt.NDArray[np.float64] = log_softmax(np.mean(scores, axis=0), axis=1)
         return pooled
+
+    def type_prompts(self, cells: Sequence[Ids], fields: Sequence[Mapping[str, str | None]]) -> list[Ids]:
+        """The question for the type of each cell, of which some fields are known."""
+        return [self.writer.prompt("annotate", known, cell=cell) for cell, known in zip(cells, fields, strict=True)]
+
+    def type_answers(self, names: Sequence[str]) -> list[Ids]:
+        """What the model would answer for each cell type: with its lineage where all of them have one."""
+        answers = [as_answer(name) for name in names]
+        asked = ["lineage", "cell_type"] if all(answer["lineage"] for answer in answers) else ["cell_type"]
+        return [self.writer.answer(answer, asked) for answer in answers]
 
     def _weigh_likelihood(
         self,
@@ -111,7 +120,8 @@ class Answers:
         weighed_CL[unsure] = softmax(weighed_CL[unsure] / 2, axis=1) * (shares_CL * possible_CL)[unsure].sum(1, keepdims=True)
         return np.where(possible_CL, weighed_CL, shares_CL)
 
-    def _labels_for(self, fields: Mapping[str, str | None]) -> list[str]:
+    def labels_for(self, fields: Mapping[str, str | None]) -> list[str]:
+        """Cell types that the model has seen in an organism and organ; all of them where it has seen none there."""
         place = {name: value for name, value in fields.items() if name in ("organism", "organ") and value}
         return self.opened.seen.values("cell_type", place) or self.opened.seen.values("cell_type")
 

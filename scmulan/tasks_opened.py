@@ -15,7 +15,7 @@ from scmulan import __version__, csentence, csentence_thinning
 from scmulan.adapters_folder import Adapter, check_base, joined_labels, open_adapter
 from scmulan.cells import AnnData, Cells, read_cells
 from scmulan.engines.base import Engine
-from scmulan.errors import PromptError, VocabularyError, nearest
+from scmulan.errors import PromptError, VocabularyError, nearest, some
 from scmulan.genes import GeneTable
 from scmulan.labels import SeenLabels
 from scmulan.model import Checkpoint
@@ -123,6 +123,20 @@ class Opened:
         read, thinned = csentence_thinning.thin_to_fit(counts, self.length - reserve)
         panel = np.isin(self.rows, cells.measured)
         return Ready(cells, csentence.encode(read, self.vocabulary), counts, read, panel, thinned, outside)
+
+    def column_of(self, name: str, organism: str | None = None) -> int:
+        """Vocabulary column of a gene by any of its names; VocabularyError where it is unknown, or not of this model."""
+        row = int(self.table.resolve([name], organism).index[0])
+        if row < 0:
+            raise VocabularyError(f"gene {name!r} is not known; nearest: {some(self.table.nearest(name)) or 'none'}")
+        symbol = str(self.table.symbols[row])
+        if symbol not in self.vocabulary.column_of:
+            raise VocabularyError(f"gene {name!r} is known, but this model's training cells did not hold it, so it can't be asked about")
+        return self.vocabulary.column_of[symbol]
+
+    def embedding_prompt(self, cell: csentence.Ids) -> csentence.Ids:
+        """As ``Model.embedding_prompt``."""
+        return np.concatenate([self.writer.prompt("annotate", {}, cell=cell), [self.writer.control_id("<cell_type>")]])
 
     def views(self, counts: sp.csr_matrix) -> list[csentence.Ragged]:
         """Sentences of cells to be asked about: one of each, or several thinnings of all where the model learnt from less than it can hold.

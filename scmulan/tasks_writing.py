@@ -43,20 +43,12 @@ class WrittenCells:
         """As ``Model.around``."""
         found: dict[int, int] = {}
         for name, count in genes.items():
-            row = int(self.table.resolve([name], organism).index[0])
-            if row < 0:
-                raise VocabularyError(f"gene {name!r} is not known; nearest: {some(self.table.nearest(name)) or 'none'}")
-            symbol = str(self.table.symbols[row])
-            if symbol not in self.vocabulary.column_of:
-                raise VocabularyError(
-                    f"gene {name!r} is known, but this model's training cells did not hold it, so it can't be prompted with"
-                )
+            column = self.opened.column_of(name, organism)
             if int(count) != count or count < 1:
                 raise PromptError(f"gene {name}={count}: needed a whole count of 1 or more")
-            column = self.vocabulary.column_of[symbol]
             if column in found:
-                twice = [other for other in genes if self.table.symbols[self.table.resolve([other], organism).index[0]] == symbol]
-                raise PromptError(f"{twice[0]!r} and {name!r} are one gene, {symbol}; give each gene once")
+                twice = next(other for other in genes if self.opened.column_of(other, organism) == column)
+                raise PromptError(f"{twice!r} and {name!r} are one gene, {self.vocabulary.genes[column]}; give each gene once")
             found[column] = int(csentence.level_of([int(count)])[0])
         return found
 

@@ -30,6 +30,8 @@ from scmulan.model import Checkpoint
 from scmulan.training.loss import legal_cross_entropy, plan_chunks
 
 GROUPED = "scmulan_grouped"
+KeysValues = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer, (1, heads, places, width)."""
 LIKE_QWEN3 = ("qwen3", "qwen2", "llama")
 """Model types whose layers are those of Qwen3, with or without a norm of the keys; of others every layer is run whole."""
 SCORE_TOKENS = 8192
@@ -131,7 +133,7 @@ class TransformersEngine:
             self._outputs[column] = torch.cat([self.output_VD[:first], self.output_VD[first + column :]]) if column else self.output_VD
         return self._outputs[column]
 
-    def _fits(self, length: int, what: str) -> None:
+    def fits(self, length: int, what: str) -> None:
         if length > self.context:
             raise EngineError(
                 f"{what} of {length:,} tokens is longer than the model's context of {self.context:,}; thin the cell or give fewer fields"
@@ -160,11 +162,11 @@ class TransformersEngine:
     def hidden(self, prompts: Sequence[Ids], *, after: Sequence[int] = (), on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
         """Last hidden state at the last id of each prompt, (prompts, D), or at each of the ids ``after`` it, (prompts, after, D)."""
         lengths = [len(prompt) for prompt in prompts]
-        self._fits(max(lengths, default=0) + bool(after), "a prompt")
+        self.fits(max(lengths, default=0) + bool(after), "a prompt")
         trie = Trie.of([np.array([number, self.vocabulary.eos]) for number in after]) if after else None
         found = np.zeros((len(prompts), max(len(after), 1), self.lm.config.hidden_size), dtype=np.float32)
         for rows in self.buckets(lengths, len(after)):
-            states_BSD = self._read([prompts[row] for row in rows], trie)
+            states_BSD = self.read([prompts[row] for row in rows], trie)
             found[rows] = states_BSD[:, 1 if after else 0 :].float().cpu().numpy()
             if on_cell:
                 on_cell(len(rows))
@@ -175,26 +177,29 @@ class TransformersEngine:
         """Log-probability of each answer after each prompt; shape (prompts, answers), nats."""
         trie = Trie.of(answers)
         lengths = [len(prompt) for prompt in prompts]
-        self._fits(max(lengths, default=0) + int(trie.depth.max()) + 1, "a prompt with its answer")
+        self.fits(max(lengths, default=0) + int(trie.depth.max()) + 1, "a prompt with its answer")
         found = np.zeros((len(prompts), len(answers)))
         for rows in self.buckets(lengths, len(trie.inner)):
-            states_BSD = self._read([prompts[row] for row in rows], trie)
-            found[rows] = trie.log_probabilities(self._node_log_probabilities(states_BSD, trie)).cpu().numpy()
+            states_BSD = self.read([prompts[row] for row in rows], trie)
+            found[rows] = trie.log_probabilities(self.node_log_probabilities(states_BSD, trie)).cpu().numpy()
             if on_cell:
                 on_cell(len(rows))
         return found
 
-    def _read(self, prompts: Sequence[Ids], trie: Trie | None = None) -> torch.Tensor:
+    def read(self, prompts: Sequence[Ids], trie: Trie | None = None, start: KeysValues | None = None) -> torch.Tensor:
         """Last hidden states at the end of each prompt, then at the trie's inner nodes after it; shape (B, 1 + inner nodes, D).
 
-        All but the last id of the prompts go first, for their keys and values; what is asked about stands upon those.
+        All but the last id of the prompts go first, for their keys and values; what is asked about stands upon those. ``start`` are
+        keys and values of ids that all prompts begin with, fewer than any of them has.
         """
         ids_BT, length_B = self.padded(prompts)
         n_rows, longest = ids_BT.shape
-        before = longest - 1
+        before, known = longest - 1, 0 if start is None else start[0][0].shape[2]
         cache = DynamicCache(config=self.lm.config)
-        if before:
-            self._fill(cache, ids_BT[:, :-1])
+        for number, keys_values in enumerate(start or ()):
+            cache.update(*(part.expand(n_rows, -1, -1, -1) for part in keys_values), number)
+        if before > known:
+            self.fill(cache, ids_BT[:, known:-1], known)
         last_B1 = ids_BT.gather(1, length_B[:, None] - 1)
         inner = trie.inner if trie is not None else np.zeros(0, np.int64)
         nodes = torch.from_numpy(trie.token[inner] if trie is not None else inner).to(self.device)
@@ -215,19 +220,20 @@ class TransformersEngine:
         ).last_hidden_state
         return states
 
-    def _fill(self, cache: DynamicCache, ids_BT: torch.Tensor) -> None:
-        """Keys and values of ids that nothing is asked at; of the last layer no more than those is made."""
+    def fill(self, cache: DynamicCache, ids_BT: torch.Tensor, known: int = 0) -> None:
+        """Keys and values of ids that nothing is asked at, after ``known`` that the cache holds; of the last layer no more than those."""
         body, last = self.body, self.body.layers[-1]
         attention = last.self_attn
+        place_1T = torch.arange(known, known + ids_BT.shape[1], device=self.device)[None]
+        seen = (torch.arange(known + ids_BT.shape[1], device=self.device) <= place_1T[0, :, None])[None, None] if known else None
         if self.lm.config.model_type not in LIKE_QWEN3:
-            body(input_ids=ids_BT, past_key_values=cache, use_cache=True)
+            body(input_ids=ids_BT, position_ids=place_1T, attention_mask=seen, past_key_values=cache, use_cache=True)
             return
-        place_1T = torch.arange(ids_BT.shape[1], device=self.device)[None]
         states = body.embed_tokens(ids_BT)
         turns = body.rotary_emb(states, place_1T)
         for layer in body.layers[:-1]:
             states = layer(
-                states, attention_mask=None, position_ids=place_1T, past_key_values=cache, use_cache=True, position_embeddings=turns
+                states, attention_mask=seen, position_ids=place_1T, past_key_values=cache, use_cache=True, position_embeddings=turns
             )
         states = last.input_layernorm(states)
         shape = (*states.shape[:-1], -1, attention.head_dim)
@@ -237,7 +243,7 @@ class TransformersEngine:
         keys, _ = apply_rotary_pos_emb(keys, keys, *turns)
         cache.update(keys, values, attention.layer_idx)
 
-    def _node_log_probabilities(self, states_BSD: torch.Tensor, trie: Trie) -> torch.Tensor:
+    def node_log_probabilities(self, states_BSD: torch.Tensor, trie: Trie) -> torch.Tensor:
         """Log-probability of each node's token among the legal words: neither depths nor levels, and text alone after a field's token."""
         v = self.vocabulary
         fed = np.concatenate([[v.eos], trie.token[trie.inner]])
@@ -269,7 +275,7 @@ class TransformersEngine:
         panel_G = None if panel is None else torch.from_numpy(np.asarray(panel)).to(self.device)
         whole = [np.concatenate([prompt, cell]) for prompt, cell in zip(prompts, continuations, strict=True)]
         lengths = [len(ids) for ids in whole]
-        self._fits(max(lengths, default=0), "a sentence")
+        self.fits(max(lengths, default=0), "a sentence")
         found: list[npt.NDArray[np.float64]] = [np.zeros(0)] * len(whole)
         for rows in self.buckets(lengths):
             ids_BT, _ = self.padded([whole[row] for row in rows])
@@ -290,7 +296,7 @@ class TransformersEngine:
     def generate(self, requests: Sequence[CellRequest], sampling: Sampling, *, on_cell: Advance | None = None) -> list[Ids]:
         """One cell a request, from ``<cell>`` to ``</cell>``; every one is a legal c-sentence that fits the context."""
         found: list[Ids] = [np.zeros(0, np.int64)] * len(requests)
-        self._fits(max((len(request.prompt) for request in requests), default=0) + 9, "a prompt")
+        self.fits(max((len(request.prompt) for request in requests), default=0) + 9, "a prompt")
         depths = self._depths(requests, sampling)
         requests = [replace(request, depth=depth) for request, depth in zip(requests, depths, strict=True)]
         # cells of like depth are of like length, and end together
