@@ -24,7 +24,7 @@ from scmulan.cells_writing import annotate_adata
 from scmulan.csentence import Ids
 from scmulan.engines.base import Advance
 from scmulan.engines.transformers_places import readings
-from scmulan.errors import PromptError, nearest, some
+from scmulan.errors import PromptError, nearest
 from scmulan.labels import choose
 from scmulan.tasks_answers import GIVEN_TO_ANNOTATE, Answers
 from scmulan.tasks_opened import Ready
@@ -77,8 +77,8 @@ class Edited:
             "cells_changed": int(changed.sum()),
             "cells_without_the_gene": self.without,
             "cells_thinned_to_fit": self.thinned,
-            **{name: float(value) if changed.any() else None for name, value in means.items()},
-            "probability_shift": {str(name): float(value) for name, value in moved.items()} if changed.any() else None,
+            **{str(name): float(value) if changed.any() else None for name, value in zip(means.index, means, strict=True)},
+            "probability_shift": dict(zip(map(str, moved.index), map(float, moved), strict=True)) if changed.any() else None,
         }
 
 
@@ -134,7 +134,7 @@ def edited_count(count: npt.NDArray[np.int64], action: Action) -> npt.NDArray[np
     if action == "lower":
         return np.where(count > 0, np.maximum(count // FOLD, 1), 0)
     if action == "raise":
-        return np.minimum(np.maximum(count, 1) * FOLD, csentence.LARGEST_COUNT)
+        return np.asarray(np.minimum(np.maximum(count, 1) * FOLD, csentence.LARGEST_COUNT))
     return np.full_like(count, int(action))
 
 
@@ -184,12 +184,12 @@ def edit(
     moved = {"cosine": cosine, "euclidean": np.linalg.norm(second - first, axis=1), "log_likelihood": likelier}
     cells = pd.DataFrame({"changed": changed, **{name: np.where(changed, each, 0.0) for name, each in moved.items()}}, adata.obs_names)
     done = {opened.vocabulary.genes[column]: action for column, action in edits.items()}
-    lacking = {opened.vocabulary.genes[column]: int((counts_CG[:, column] == 0).sum()) for column, act in edits.items() if act in ACTIONS[:2]}
+    lacking = {
+        opened.vocabulary.genes[column]: int((counts_CG[:, column] == 0).sum()) for column, act in edits.items() if act in ACTIONS[:2]
+    }
     how = opened.provenance(task="edit", genes=done, labels=names, cells_without_the_gene=lacking, **opened.losses(ready))
     annotate_adata(adata, {f"{key_added}_{name}": cells[name] for name in cells}, obsm={f"X_{key_added}": second}, uns=how)
-    return Edited(
-        genes=done, cells=cells, before=before, after=after, embeddings=second, without=lacking, thinned=int(ready.thinned.sum())
-    )
+    return Edited(genes=done, cells=cells, before=before, after=after, embeddings=second, without=lacking, thinned=int(ready.thinned.sum()))
 
 
 def _said(

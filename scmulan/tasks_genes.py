@@ -54,7 +54,7 @@ class GeneEmbeddings:
         if group is not None and group not in self.groups:
             raise PromptError(f"group {group!r}: not among {some(self.groups, most=8)}{nearest(group, self.groups)}")
         if group is not None:
-            return self.embeddings.loc[group]
+            return pd.DataFrame(self.embeddings.xs(group, level="group"))
         total = self.embeddings.mul(self.cells, axis=0).groupby(level="gene").sum()
         return total.div(self.cells.groupby(level="gene").sum(), axis=0)
 
@@ -106,7 +106,9 @@ def gene_rows(opened: Opened) -> pd.DataFrame:
 def genes_like(table: pd.DataFrame, gene: str, n: int = 10) -> pd.Series:
     """The genes most like one by the cosine of embeddings (genes, D), less what all genes have in common; without the gene itself."""
     if gene not in table.index:
-        raise PromptError(f"gene {gene!r}: in too few of these cells to have an embedding there{nearest(gene, [str(g) for g in table.index])}")
+        raise PromptError(
+            f"gene {gene!r}: in too few of these cells to have an embedding there{nearest(gene, [str(g) for g in table.index])}"
+        )
     directions = _directions(table)
     cosine = pd.Series(directions @ directions[table.index.get_loc(gene)], index=table.index, name="cosine")
     return cosine.drop(gene).sort_values(ascending=False).head(n)

@@ -141,5 +141,7 @@ def labelled_genes(text: str, where: str) -> dict[str, str]:
         if len(parts) != 2 or not all(parts):
             raise PromptError(f"{where}, line {number}: found {line!r}; needed a gene and its class, with a tab or comma between")
         if found.setdefault(parts[0], parts[1]) != parts[1]:
-            raise PromptError(f"{where}, line {number}: gene {parts[0]!r} is of {some([found[parts[0]], parts[1]])}; give each gene one class")
+            raise PromptError(
+                f"{where}, line {number}: gene {parts[0]!r} is of {some([found[parts[0]], parts[1]])}; give each gene one class"
+            )
     return found

@@ -110,7 +110,9 @@ def _columns(answers: Answers, ready: Ready, tfs: Sequence[str] | None) -> list[
     of = answers.opened.vocabulary.column_of
     found = [of[each.symbol] for each in known_regulators() if each.symbol in of and has[of[each.symbol]]]
     if not found:
-        raise PromptError("the cells have none of the regulators in tokenizer/regulators.tsv, which are of blood; needed tfs, a list of genes")
+        raise PromptError(
+            "the cells have none of the regulators in tokenizer/regulators.tsv, which are of blood; needed tfs, a list of genes"
+        )
     return found
 
 
@@ -125,7 +127,7 @@ def _log_hazards(
 
 
 def edges_auc(effects: pd.DataFrame, edges: Sequence[tuple[str, str]]) -> tuple[float | None, int]:
-    """Chance that a known edge has a stronger effect, of either sign, than a gene of the same regulator that is no edge; and how many edges.
+    """How often a known edge has a stronger effect, of either sign, than a gene of its regulator that is none; and of how many edges.
 
     Parameters
     ----------

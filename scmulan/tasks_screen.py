@@ -75,7 +75,9 @@ def screen(
     if action not in ACTIONS and not (isinstance(action, int) and action > 0):
         raise PromptError(f"action {action!r}: needed {', '.join(ACTIONS)} or a whole count{nearest(str(action), ACTIONS)}")
     if by == "gradient" and action in ACTIONS[:2]:
-        raise PromptError(f"by='gradient' says nothing of genes to {action} (measured: docs/benchmarks.md); needed action='raise' or a count")
+        raise PromptError(
+            f"by='gradient' says nothing of genes to {action} (measured: docs/benchmarks.md); needed action='raise' or a count"
+        )
     if pairs and (by == "gradient" or not genes or not 2 <= len(genes) <= MOST_PAIRED):
         raise PromptError(f"pairs: needed genes, from 2 to {MOST_PAIRED}, and by='odds' or 'embedding'")
     asked = ask(answers, adata, goal, start, genes, pairs, most_cells, controls, seed)
@@ -132,7 +134,9 @@ def _start_rows(ready: Ready, possible: Sequence[str], start: Mapping[str, str] 
     labels = labels_of(possible, start, "start")
     rows = [row for row, label in enumerate(types) if label in labels]
     if not rows:
-        raise PromptError(f"start {some(labels)}: no cell has such a cell_type; the cells are {some(sorted({str(t) for t in types}), most=8)}")
+        raise PromptError(
+            f"start {some(labels)}: no cell has such a cell_type; the cells are {some(sorted({str(t) for t in types}), most=8)}"
+        )
     return rows
 
 
@@ -212,7 +216,7 @@ def by_slopes(answers: Answers, asked: Asked, action: Action) -> npt.NDArray[np.
     columns = np.array([columns[0] for columns in asked.sets])
     said = asked.goal.answers(answers)
     for place, row in enumerate(asked.rows):
-        numbers, counts_G = variants(asked, row, action)
+        numbers = variants(asked, row, action)[0]
         base = answers.type_prompts([asked.ready.ids[row]], [asked.known[row]])[0]
         level = int(edited_count(np.zeros(1, np.int64), action)[0])
         slope_G = slopes(answers.opened.engine, base, said, len(asked.goal.toward), level)
@@ -245,7 +249,9 @@ def _ranked(answers: Answers, asked: Asked, shift_CN: npt.NDArray[np.float64], p
     symbols = [[genes[column] for column in asked.sets[number]] for number in kept]
     if pairs:
         alone = {columns[0]: mean[number] for number, columns in enumerate(asked.sets[:n]) if len(columns) == 1}
-        table.insert(1, "beyond_sum", [mean[k] - sum(alone.get(column, np.nan) for column in asked.sets[k]) for k in range(len(asked.sets))])
+        table.insert(
+            1, "beyond_sum", [mean[k] - sum(alone.get(column, np.nan) for column in asked.sets[k]) for k in range(len(asked.sets))]
+        )
     found_table = table.loc[kept].set_axis(pd.Index([" + ".join(names) for names in symbols], name="genes" if pairs else "gene"))
     ranked = found_table.sort_values("shift", ascending=False, na_position="last")
     ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))

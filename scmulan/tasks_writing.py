@@ -16,7 +16,7 @@ from scmulan.cells import AnnData
 from scmulan.cells_writing import new_adata
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance, CellRequest
-from scmulan.errors import PromptError, VocabularyError, some
+from scmulan.errors import PromptError
 from scmulan.rates import RatesOfKind
 from scmulan.tasks_opened import Opened
 
