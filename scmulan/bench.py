@@ -16,6 +16,8 @@
     search      an index of many cells: recall against exact search, time, size
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
+    screen      genes edited in cells: genes times cells per second of several ways, and how well a slope foretells the exact shifts
+    regulators  ranks of known regulators for the fates they drive, known edges, classes of genes: each beside its baselines
     check       what ``scmulan check`` says of every file of a folder, and whether counts come back once it is normalised
     change      cells of a perturbation foretold, and the perturbation told from cells: the simple ways, beside the noise of the truth
     perturb     the same with a model fine-tuned on the training cells beside them (twenty minutes and more a setting)
@@ -54,6 +56,8 @@ from scmulan import (
     csentence,
     trials,
 )
+from scmulan.bench_regulators import regulators
+from scmulan.bench_screen import screen
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
 from scmulan.csentence import EXACT_TO, LEVEL_FLOORS, level_of
 from scmulan.decoding.sampling import Sampling
@@ -105,6 +109,8 @@ def run(
         "losses": losses,
         "packing": packing,
         "optimizers": optimizers,
+        "screen": screen,
+        "regulators": regulators,
         "check": bench_reader.check_files,
         "fuzz-reader": bench_reader.fuzz_reader,
     }

@@ -526,6 +526,7 @@ class Model:
             depth, the mean of all draws; ``X`` log1p CP10k of ``expected``.
         """
         return self.changes.enhance(adata, depth, draws, sampling or Sampling(seed=seed), on_cell)
+
     # -- genes edited in silico -------------------------------------------------------------------------------------------
 
     def edit(

@@ -174,8 +174,8 @@ def edit(
     was = [ready.ids[row] for row in range(len(ready.ids))]
     now = sentences(after_CG, np.array([cell[1] for cell in was]), opened.vocabulary)
     known = opened.given(ready.cells, GIVEN_TO_ANNOTATE)
-    names = choose(labels, "labels") if labels is not None else sorted({name for fields in known for name in answers.labels_for(fields)})
-    before, after = (_said(answers, cells, known, names, adata.obs_names) for cells in (was, now))
+    sets = [tuple(choose(labels, "labels") if labels is not None else answers.labels_for(fields)) for fields in known]
+    before, after = (_said(answers, cells, known, sets, adata.obs_names) for cells in (was, now))
     first, second = (opened.engine.hidden([opened.embedding_prompt(cell) for cell in cells], on_cell=on_cell) for cells in (was, now))
     columns = list(edits)
     likelier = _rest(answers, was, known, ready, columns) - _rest(answers, now, known, ready, columns)
@@ -187,17 +187,30 @@ def edit(
     lacking = {
         opened.vocabulary.genes[column]: int((counts_CG[:, column] == 0).sum()) for column, act in edits.items() if act in ACTIONS[:2]
     }
-    how = opened.provenance(task="edit", genes=done, labels=names, cells_without_the_gene=lacking, **opened.losses(ready))
+    how = opened.provenance(task="edit", genes=done, labels=list(before.columns), cells_without_the_gene=lacking, **opened.losses(ready))
     annotate_adata(adata, {f"{key_added}_{name}": cells[name] for name in cells}, obsm={f"X_{key_added}": second}, uns=how)
     return Edited(genes=done, cells=cells, before=before, after=after, embeddings=second, without=lacking, thinned=int(ready.thinned.sum()))
 
 
 def _said(
-    answers: Answers, cells: Sequence[Ids], known: Sequence[Mapping[str, str | None]], names: Sequence[str], index: pd.Index[Any]
+    answers: Answers,
+    cells: Sequence[Ids],
+    known: Sequence[Mapping[str, str | None]],
+    sets: Sequence[tuple[str, ...]],
+    index: pd.Index[Any],
 ) -> pd.DataFrame:
-    """Probabilities of labels (C, labels), as the model says them; a readout of counts has no voice, for it would say its own weights."""
-    scores = answers.opened.engine.score(answers.type_prompts(cells, known), answers.type_answers(names))
-    return pd.DataFrame(softmax(scores, axis=1), index=index, columns=list(names))
+    """Probabilities of labels (C, labels) as the model says them, each cell among its own set; one that was not asked of a cell has 0.
+
+    A readout of counts has no voice, for it would say its own weights.
+    """
+    columns = sorted({name for names in sets for name in names})
+    shares_CL = np.zeros((len(cells), len(columns)))
+    for names in dict.fromkeys(sets):
+        rows = [row for row, own in enumerate(sets) if own == names]
+        prompts = answers.type_prompts([cells[row] for row in rows], [known[row] for row in rows])
+        places = [columns.index(name) for name in names]
+        shares_CL[np.ix_(rows, places)] = softmax(answers.opened.engine.score(prompts, answers.type_answers(names)), axis=1)
+    return pd.DataFrame(shares_CL, index=index, columns=columns)
 
 
 def _rest(

@@ -81,7 +81,7 @@ def screen(
     if pairs and (by == "gradient" or not genes or not 2 <= len(genes) <= MOST_PAIRED):
         raise PromptError(f"pairs: needed genes, from 2 to {MOST_PAIRED}, and by='odds' or 'embedding'")
     asked = ask(answers, adata, goal, start, genes, pairs, most_cells, controls, seed)
-    shift_CN = by_slopes(answers, asked, action) if by == "gradient" else by_editing(answers, asked, action, by, adata, on_variant)
+    shift_CN = by_slopes(answers, asked, action) if by == "gradient" else by_editing(answers, asked, action, by, on_variant)
     table = _ranked(answers, asked, shift_CN, pairs)
     table.attrs |= {
         "cells": len(asked.rows), "toward": list(asked.goal.toward), "away": list(asked.goal.away), "action": action, "by": by,
@@ -172,28 +172,39 @@ def edited_cells(
         yield part, sentences(after_NG, np.full(len(part), asked.ready.ids[row][1]), answers.opened.vocabulary)
 
 
-def by_editing(
-    answers: Answers, asked: Asked, action: Action, by: str, adata: AnnData, on_variant: Advance | None = None
-) -> npt.NDArray[np.float64]:
+def by_editing(answers: Answers, asked: Asked, action: Action, by: str, on_variant: Advance | None = None) -> npt.NDArray[np.float64]:
     """Shift of each cell by each edit, the model asked about each; (cells, sets), NaN where the edit changes nothing."""
-    opened = answers.opened
-    said, direction_D = asked.goal.answers(answers), _direction(answers, asked) if by == "embedding" else None
     shift_CN = np.full((len(asked.rows), len(asked.sets)), np.nan)
+    direction_D = _direction(answers, asked) if by == "embedding" else None
+    said = None if by == "embedding" else asked.goal.answers(answers)
+    for place, part, found in answers_to_edits(answers, asked, action, said, on_variant):
+        level = asked.goal.log_odds(found) if direction_D is None else found @ direction_D
+        shift_CN[place, part] = level[1:] - level[0]
+    return shift_CN
+
+
+def answers_to_edits(
+    answers: Answers, asked: Asked, action: Action, said: Sequence[Ids] | None, on_variant: Advance | None = None
+) -> Iterator[tuple[int, list[int], npt.NDArray[np.float64]]]:
+    """Place of a cell, numbers of sets, and what the model says of the cell as it is and with each set edited; (1 + sets, ...).
+
+    ``said`` are answers to be scored; embeddings come where there are none.
+    """
+    opened = answers.opened
     for place, row in enumerate(asked.rows):
         numbers, counts_G = variants(asked, row, action)
         if on_variant:
             on_variant(len(asked.sets) - len(numbers))
         for part, cells in edited_cells(answers, asked, row, numbers, counts_G, action):
-            if direction_D is None:
-                base, *prompts = answers.type_prompts([asked.ready.ids[row], *cells], [asked.known[row]] * (len(cells) + 1))
-                level = asked.goal.log_odds(score_variants(opened.engine, base, [base, *prompts], said))
+            both = [asked.ready.ids[row], *cells]
+            if said is not None:
+                prompts = answers.type_prompts(both, [asked.known[row]] * len(both))
+                yield place, part, score_variants(opened.engine, prompts[0], prompts, said)
             else:
-                base, *prompts = (opened.embedding_prompt(cell) for cell in [asked.ready.ids[row], *cells])
-                level = hidden_variants(opened.engine, base, [base, *prompts]) @ direction_D
-            shift_CN[place, part] = level[1:] - level[0]
+                prompts = [opened.embedding_prompt(cell) for cell in both]
+                yield place, part, hidden_variants(opened.engine, prompts[0], prompts).astype(np.float64)
             if on_variant:
                 on_variant(len(part))
-    return shift_CN
 
 
 def _direction(answers: Answers, asked: Asked) -> npt.NDArray[np.float64]:

@@ -30,7 +30,7 @@ def scmulan(monkeypatch, capsys, trained):
     """Run a command in this process; (exit code, stdout, stderr)."""
 
     def run(*words: object, model: object = trained.folder) -> tuple[int, str, str]:
-        needs_model = words[0] in ("annotate", "embed", "locate", "describe", "generate", "complete")
+        needs_model = words[0] in ("annotate", "embed", "locate", "describe", "generate", "complete", "edit", "screen", "genes")
         monkeypatch.setattr(sys, "argv", ["scmulan", *map(str, words), *(("--model", str(model)) if needs_model else ())])
         capsys.readouterr()
         try:

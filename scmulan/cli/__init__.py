@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scmulan import __version__
-from scmulan.cli import cells, changes, mapping, measuring, starting, training, tuning, writing
+from scmulan.cli import cells, changes, editing, mapping, measuring, starting, training, tuning, writing
 from scmulan.errors import ScmulanError
 
 app = typer.Typer(
@@ -22,19 +22,26 @@ app = typer.Typer(
 )
 tokenizer_app = typer.Typer(no_args_is_help=True, help="Build tokenizers.")
 adapter_app = typer.Typer(no_args_is_help=True, help="List and merge adapters.")
+genes_app = typer.Typer(no_args_is_help=True, help="Ask the model about genes.")
 index_app = typer.Typer(no_args_is_help=True, help="Build and inspect indexes of reference cells.")
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect corpora.")
 
 ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.describe)
+EDITING = (editing.edit, editing.screen)
 MAPPING = (mapping.search, mapping.transfer)
 CHANGES = (changes.perturb, changes.explain_shift, changes.next_state, changes.fate, changes.enhance)
 WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, measuring.demo, measuring.bench)
+TRAINING = (training.pretrain, starting.start, tuning.finetune)
 
-for command in (*ABOUT_CELLS, *WRITING, *CHANGES, *MAPPING, training.pretrain, starting.start, tuning.finetune, *MEASURING):
+for command in (*ABOUT_CELLS, *WRITING, *CHANGES, *EDITING, *MAPPING, *TRAINING, *MEASURING):
     app.command()(command)
 tokenizer_app.command("build")(training.tokenizer_build)
 tokenizer_app.command("extend")(starting.tokenizer_extend)
 tokenizer_app.command("renew")(starting.tokenizer_renew)
+genes_app.command("like")(editing.like)
+genes_app.command("programs")(editing.programs)
+genes_app.command("regulators")(editing.regulators)
+genes_app.command("probe")(editing.probe)
 corpus_app.command("build")(training.corpus_build)
 corpus_app.command("inspect")(training.corpus_inspect)
 corpus_app.command("pack")(training.corpus_pack)
@@ -45,6 +52,7 @@ app.add_typer(tokenizer_app, name="tokenizer")
 index_app.command("build")(mapping.index_build)
 index_app.command("info")(mapping.index_info)
 app.add_typer(index_app, name="index")
+app.add_typer(genes_app, name="genes")
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(adapter_app, name="adapter")
 

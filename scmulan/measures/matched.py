@@ -63,10 +63,10 @@ def matched(scores: npt.ArrayLike, detection: npt.ArrayLike, is_control: npt.Arr
     has = np.isfinite(z)
     among = np.sort(np.abs(z[controls][np.isfinite(z[controls])]))
     as_far = len(among) - np.searchsorted(among, np.abs(z) - 1e-12)
-    is_own = np.isin(np.arange(len(score)), controls)
+    is_new = ~np.isin(np.arange(len(score)), controls)
     p, q = np.full(len(score), np.nan), np.full(len(score), np.nan)
-    p[has] = ((as_far + ~is_own) / (len(among) + ~is_own))[has]
     if has.any():
+        p[has] = ((as_far + is_new)[has]) / (len(among) + is_new[has])
         q[has] = false_discovery_control(2 * norm.sf(np.abs(z[has])))
     return Matched(z=z, p=p, q=q)
 
