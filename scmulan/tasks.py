@@ -34,8 +34,8 @@ from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.tasks_about_genes import AboutGenes
 from scmulan.tasks_answers import GIVEN_TO_ANNOTATE, Answers
 from scmulan.tasks_changed import ChangedCells
-from scmulan.tasks_embedding import Embeddings, EmbeddingSettings
 from scmulan.tasks_edits import Action, Edited, edit
+from scmulan.tasks_embedding import Embeddings, EmbeddingSettings
 from scmulan.tasks_opened import Opened, Ready
 from scmulan.tasks_screen import CONTROLS, MOST_CELLS, screen
 from scmulan.tasks_writing import WrittenCells
@@ -422,7 +422,7 @@ class Model:
 
     def embedding_prompt(self, cell: Ids) -> Ids:
         """The cell and the opening of the question for its type: the same ids for every cell, no label among them."""
-        return self.opened.embedding_prompt(cell)
+        return np.concatenate([self.writer.prompt("annotate", {}, cell=cell), [self.writer.control_id("<cell_type>")]])
 
     # -- tasks about cells that change ------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from scmulan.engines.transformers_places import readings
 from scmulan.errors import PromptError, nearest
 from scmulan.labels import choose
 from scmulan.tasks_answers import GIVEN_TO_ANNOTATE, Answers
+from scmulan.tasks_embedding import Embeddings
 from scmulan.tasks_opened import Ready
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def edit(
     known = opened.given(ready.cells, GIVEN_TO_ANNOTATE)
     sets = [tuple(choose(labels, "labels") if labels is not None else answers.labels_for(fields)) for fields in known]
     before, after = (_said(answers, cells, known, sets, adata.obs_names) for cells in (was, now))
-    first, second = (opened.engine.hidden([opened.embedding_prompt(cell) for cell in cells], on_cell=on_cell) for cells in (was, now))
+    first, second = (Embeddings(opened).of_sentences(cells, on_cell=on_cell) for cells in (was, now))
     columns = list(edits)
     likelier = _rest(answers, was, known, ready, columns) - _rest(answers, now, known, ready, columns)
     changed = (after_CG[:, columns] != counts_CG[:, columns]).any(1)

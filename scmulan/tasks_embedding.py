@@ -74,7 +74,7 @@ class Embeddings:
         (C, places x D) float32
         """
         opened = self.opened
-        after = [opened.writer.control_id(f"<{name}>") for name in settings.at]
+        after = self.after(settings)
         states_CPD = np.zeros((counts.shape[0], len(after), 0), dtype=np.float32)
         rows, views = np.arange(counts.shape[0]), np.ones(counts.shape[0])
         for seed in range(settings.views):
@@ -88,11 +88,27 @@ class Embeddings:
                 views[rows] += 1
             if not len(rows):
                 break
-        states_CPD = states_CPD / views[:, None, None].astype(np.float32)
-        length_CP1 = np.linalg.norm(states_CPD, axis=2, keepdims=True)
-        points: npt.NDArray[np.float32] = (states_CPD / np.maximum(length_CP1, 1e-12)).reshape(len(states_CPD), -1)
-        return points
+        mean_CPD: npt.NDArray[np.float32] = states_CPD / views[:, None, None].astype(np.float32)
+        return as_points(mean_CPD)
 
-    def _states(self, cells: csentence.Ragged, after: Sequence[int], on_cell: Advance | None) -> npt.NDArray[np.float32]:
-        prompts: list[Ids] = [self.opened.writer.prompt(QUESTION, {}, cell=cells[row]) for row in range(len(cells))]
-        return self.opened.engine.hidden(prompts, after=after, on_cell=on_cell)
+    def of_sentences(self, cells: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
+        """Points of cells that are sentences already, by the settings as they are shipped; (C, places x D) float32."""
+        return as_points(self._states(cells, self.after(EmbeddingSettings()), on_cell))
+
+    def after(self, settings: EmbeddingSettings) -> list[int]:
+        """Ids after the question at which the state is read."""
+        return [self.opened.writer.control_id(f"<{name}>") for name in settings.at]
+
+    def question(self, cell: Ids) -> Ids:
+        """The question about a cell, no label told."""
+        return self.opened.writer.prompt(QUESTION, {}, cell=cell)
+
+    def _states(self, cells: csentence.Ragged | Sequence[Ids], after: Sequence[int], on_cell: Advance | None) -> npt.NDArray[np.float32]:
+        return self.opened.engine.hidden([self.question(cells[row]) for row in range(len(cells))], after=after, on_cell=on_cell)
+
+
+def as_points(states_CPD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """States at the places of each cell, each brought to length 1, side by side; (C, places x D)."""
+    length_CP1 = np.linalg.norm(states_CPD, axis=2, keepdims=True)
+    points: npt.NDArray[np.float32] = (states_CPD / np.maximum(length_CP1, 1e-12)).reshape(len(states_CPD), -1)
+    return points

@@ -134,10 +134,6 @@ class Opened:
             raise VocabularyError(f"gene {name!r} is known, but this model's training cells did not hold it, so it can't be asked about")
         return self.vocabulary.column_of[symbol]
 
-    def embedding_prompt(self, cell: csentence.Ids) -> csentence.Ids:
-        """As ``Model.embedding_prompt``."""
-        return np.concatenate([self.writer.prompt("annotate", {}, cell=cell), [self.writer.control_id("<cell_type>")]])
-
     def views(self, counts: sp.csr_matrix) -> list[csentence.Ragged]:
         """Sentences of cells to be asked about: one of each, or several thinnings of all where the model learnt from less than it can hold.
 

@@ -24,6 +24,7 @@ from scmulan.errors import PromptError, nearest, some
 from scmulan.measures.matched import matched
 from scmulan.tasks_answers import GIVEN_TO_ANNOTATE, Answers
 from scmulan.tasks_edits import ACTIONS, Action, edited, edited_count, measured_column, sentences
+from scmulan.tasks_embedding import Embeddings, EmbeddingSettings, as_points
 from scmulan.tasks_goals import Goal, goal_of, labels_of
 from scmulan.tasks_opened import Ready
 
@@ -190,7 +191,7 @@ def answers_to_edits(
 
     ``said`` are answers to be scored; embeddings come where there are none.
     """
-    opened = answers.opened
+    opened, embeddings = answers.opened, Embeddings(answers.opened)
     for place, row in enumerate(asked.rows):
         numbers, counts_G = variants(asked, row, action)
         if on_variant:
@@ -201,8 +202,8 @@ def answers_to_edits(
                 prompts = answers.type_prompts(both, [asked.known[row]] * len(both))
                 yield place, part, score_variants(opened.engine, prompts[0], prompts, said)
             else:
-                prompts = [opened.embedding_prompt(cell) for cell in both]
-                yield place, part, hidden_variants(opened.engine, prompts[0], prompts).astype(np.float64)
+                prompts, after = [embeddings.question(cell) for cell in both], embeddings.after(EmbeddingSettings())
+                yield place, part, as_points(hidden_variants(opened.engine, prompts[0], prompts, after)).astype(np.float64)
             if on_variant:
                 on_variant(len(part))
 
@@ -215,8 +216,7 @@ def _direction(answers: Answers, asked: Asked) -> npt.NDArray[np.float64]:
         rows = [row for row, label in enumerate(types) if label in labels]
         if not rows:
             raise PromptError(f"by='embedding': no cell is of the {what} ({some(labels)}); needed labelled cells of both among those given")
-        prompts = [answers.opened.embedding_prompt(asked.ready.ids[row]) for row in rows]
-        ends.append(answers.opened.engine.hidden(prompts).astype(np.float64).mean(0))
+        ends.append(Embeddings(answers.opened).of_sentences([asked.ready.ids[row] for row in rows]).astype(np.float64).mean(0))
     direction: npt.NDArray[np.float64] = ends[0] - ends[1]
     return direction / max(float(np.linalg.norm(direction)), 1e-12)
 

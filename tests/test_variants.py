@@ -53,21 +53,23 @@ def test_variants_are_scored_as_if_each_were_read_by_itself(opened, new_cells, m
 
 def test_variants_are_embedded_as_if_each_were_read_by_itself(opened, new_cells):
     prompts = variants_of(opened, new_cells)
-    alone = np.concatenate([opened.engine.hidden([prompt]) for prompt in prompts])
-    np.testing.assert_allclose(hidden_variants(opened.engine, prompts[0], prompts), alone, atol=1e-4)
+    after = [opened.writer.control_id(name) for name in ("<lineage>", "<cell_type>")]
+    alone = np.concatenate([opened.engine.hidden([prompt], after=after) for prompt in prompts])
+    np.testing.assert_allclose(hidden_variants(opened.engine, prompts[0], prompts, after), alone, atol=1e-4)
 
 
 def test_every_variant_is_told_of_once(opened, new_cells):
     told: list[int] = []
     prompts = variants_of(opened, new_cells)
-    hidden_variants(opened.engine, prompts[0], prompts, on_variant=told.append)
+    hidden_variants(opened.engine, prompts[0], prompts, [opened.writer.control_id("<cell_type>")], on_variant=told.append)
     assert sum(told) == len(prompts)
 
 
 def test_a_variant_that_shares_nothing_is_read_whole(model, new_cells):
     prompt = variants_of(model, new_cells, n=1)[0]
     other = np.concatenate([[model.vocabulary.eos], prompt[1:]])
-    np.testing.assert_allclose(hidden_variants(model.engine, prompt, [other]), model.engine.hidden([other]), atol=1e-5)
+    after = [model.writer.control_id("<cell_type>")]
+    np.testing.assert_allclose(hidden_variants(model.engine, prompt, [other], after), model.engine.hidden([other], after=after), atol=1e-5)
 
 
 def test_a_gene_is_read_at_the_last_place_before_it_in_each_level(opened, new_cells):

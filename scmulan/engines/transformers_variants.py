@@ -45,17 +45,20 @@ def score_variants(
     return found
 
 
-def hidden_variants(engine: Engine, prompt: Ids, variants: Sequence[Ids], *, on_variant: Advance | None = None) -> npt.NDArray[np.float32]:
-    """As ``engine.hidden`` of the variants, without reading again what they share with the prompt; (variants, D)."""
+def hidden_variants(
+    engine: Engine, prompt: Ids, variants: Sequence[Ids], after: Sequence[int], *, on_variant: Advance | None = None
+) -> npt.NDArray[np.float32]:
+    """As ``engine.hidden`` at the ids ``after`` the variants, without reading again what they share; (variants, after, D)."""
     if not isinstance(engine, TransformersEngine) or not shares_starts(engine):
-        return engine.hidden(variants, on_cell=on_variant)
-    found = np.zeros((len(variants), engine.lm.config.hidden_size), np.float32)
-    engine.fits(max(map(len, variants), default=0), "a prompt")
+        return engine.hidden(variants, after=after, on_cell=on_variant)
+    trie = Trie.of([np.array([number, engine.vocabulary.eos]) for number in after])
+    found = np.zeros((len(variants), len(after), engine.lm.config.hidden_size), np.float32)
+    engine.fits(max(map(len, variants), default=0) + 1, "a prompt")
 
     def answer(rows: Sequence[int], start: KeysValues | None) -> None:
-        found[rows] = engine.read([variants[row] for row in rows], None, start)[:, 0].float().cpu().numpy()
+        found[rows] = engine.read([variants[row] for row in rows], trie, start)[:, 1:].float().cpu().numpy()
 
-    _each_bunch(engine, prompt, variants, 0, answer, on_variant)
+    _each_bunch(engine, prompt, variants, len(after), answer, on_variant)
     return found
 
 
