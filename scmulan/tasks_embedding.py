@@ -88,8 +88,7 @@ class Embeddings:
                 views[rows] += 1
             if not len(rows):
                 break
-        mean_CPD: npt.NDArray[np.float32] = states_CPD / views[:, None, None].astype(np.float32)
-        return as_points(mean_CPD)
+        return as_points((states_CPD / views[:, None, None]).astype(np.float32))
 
     def of_sentences(self, cells: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
         """Points of cells that are sentences already, by the settings as they are shipped; (C, places x D) float32."""
