@@ -346,7 +346,7 @@ def test_answers_from_the_cell_alone_do_not_read_its_labels(model, new_cells):
 
 def test_embedding_lies_in_obsm_and_is_what_was_returned(model, new_cells):
     states = model.embed(new_cells)
-    assert new_cells.obsm["X_scmulan"].shape == (12, 64)
+    assert new_cells.obsm["X_scmulan"].shape == (12, 2 * 64)
     np.testing.assert_array_equal(new_cells.obsm["X_scmulan"], states)
     assert np.isfinite(states).all()
 
@@ -440,7 +440,7 @@ def test_results_can_be_written_whatever_was_given(model, new_cells, tmp_path, g
     model.describe(new_cells)
     model.embed(new_cells)
     write_h5ad(new_cells, tmp_path / "out.h5ad")
-    assert read_h5ad(tmp_path / "out.h5ad").obsm["X_scmulan"].shape == (12, 64)
+    assert read_h5ad(tmp_path / "out.h5ad").obsm["X_scmulan"].shape == (12, 2 * 64)
 
 
 def test_cells_keep_their_own_labels_and_counts(model, new_cells):
