@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 CELL, GENES, ANY = "cell", "genes", "any"
+QUESTION, REQUEST = "question", "request"
 CELL_PARTS = ("depth", "level", "gene")
 FRAME = "frame"
 GIVEN_GENES_MOST = 8
@@ -88,8 +89,8 @@ class Prompts:
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """Names of the part codes: 0 is what is given, then the cell's parts, the frame, and the fields."""
-        return ("given", *CELL_PARTS, FRAME, *self.fields)
+        """Names of the part codes: 0 is what is given, then the cell's parts, the frame, the fields, and the requests of a question."""
+        return ("given", *CELL_PARTS, FRAME, *self.fields, REQUEST)
 
     def task(self, name: str) -> Task:
         """The task of that name; PromptError names the nearest when there is none or when it is only planned."""
@@ -132,7 +133,7 @@ def _read_task(path: Path, name: str, entry: dict[str, Any], fields: Mapping[str
         if not isinstance(entry.get(key), list):
             raise RecipeError(f"{path}: task {name}: {key} is {entry.get(key)!r}; needed a list of parts")
     planned = bool(entry.get("planned", False))
-    parts = [*fields, CELL, GENES, ANY]
+    parts = [*fields, CELL, GENES, ANY, QUESTION, REQUEST]
     for part in [*entry["given"], *entry["predict"]]:
         if part not in parts and not planned:
             raise RecipeError(f"{path}: task {name}: unknown part {part!r}{nearest(part, parts)}")

@@ -42,7 +42,8 @@ def _cased(word: str, is_shouted: bool) -> str:
     has_digit = any(sign.isdigit() for sign in word)
     is_abbreviation = word.isupper() and sum(sign.isalpha() for sign in word) > 1 and not is_shouted
     cased = word.upper() if is_abbreviation or (has_digit and word[0].isalpha()) else word.lower()
-    return cased if len(cased) == len(word) else word
+    is_plural = len(word) > 2 and word[-1] == "s" and word[:-1].isupper() and not is_shouted
+    return cased if len(cased) == len(word) and not is_plural else word
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class QuestionIds:
     text : as the model reads it
     ids : (T,)
     begins, ends : (T,) bool, whether a name may begin, or end, with this id
-    spans : (T, 2) characters of each id
+    spans : (T, 2) characters of each id, a word's blank before it among them (-1 before the first word)
     """
 
     text: str
@@ -66,10 +67,12 @@ class QuestionIds:
     def within(self, first: int, last: int) -> slice | None:
         """Ids of the characters from ``first`` to ``last``; None where these are no whole words."""
         starts, ends = self.spans[:, 0], self.spans[:, 1]
-        inside = np.flatnonzero((ends > first) & (starts < last))
-        if not len(inside) or not self.begins[inside[0]] or not self.ends[inside[-1]] or ends[inside[-1]] != last:
+        blank = first - 1 if first == 0 or self.text[first - 1] == " " else first  # a word's first id holds the blank before it
+        inside = np.flatnonzero((ends > blank) & (starts < last))
+        if not len(inside) or starts[inside[0]] != blank or ends[inside[-1]] != last:
             return None
-        return slice(int(inside[0]), int(inside[-1]) + 1) if first - starts[inside[0]] in (0, 1) else None
+        is_whole = bool(self.begins[inside[0]]) and bool(self.ends[inside[-1]])
+        return slice(int(inside[0]), int(inside[-1]) + 1) if is_whole else None
 
 
 def question_ids(texts: Sequence[str], writer: SentenceWriter) -> list[QuestionIds]:
@@ -90,10 +93,10 @@ def _with_words(text: str, ids: list[int], offsets: list[tuple[int, int]], words
     spans = np.array(offsets, dtype=np.int64).reshape(-1, 2)
     named = [(span, f" {text}"[span[0] : span[1]]) for _, span in words]
     firsts = {span[0] for span, said in named if any(sign.isalnum() for sign in said)}
-    lasts = {span[1] for span, said in named if any(sign.isalnum() or sign in "+%" for sign in said)}
+    lasts = {span[1] for span, said in named if any(sign.isalnum() or sign in "+%'" for sign in said)}
     begins = np.array([first in firsts for first, _ in offsets], dtype=bool)
     ends = np.array([last in lasts for _, last in offsets], dtype=bool)
     # bytes of one character share its span: a name begins with the first of them and ends with the last
     begins[1:] &= spans[1:, 0] != spans[:-1, 0]
     ends[:-1] &= spans[:-1, 1] != spans[1:, 1]
-    return QuestionIds(text, np.array(ids, dtype=np.int64), begins, ends, np.maximum(spans - 1, 0))
+    return QuestionIds(text, np.array(ids, dtype=np.int64), begins, ends, spans - 1)

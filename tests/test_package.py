@@ -30,6 +30,7 @@ STAGES = (
     "counts fields doctor cells by_rows pairing",
     "csentence",
     "tokenizer prompts",
+    "requests questions",
     "automaton hazard",
     "corpus embedded_build",
     "model",
