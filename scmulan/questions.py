@@ -28,6 +28,8 @@ NO_PIECE = ("organ_named", "assay_named", "nonsense")
 EXACT = ("gene", "target", "number", "one", "count", "copies", "cluster", "dose", "time", "nonsense")
 """Slots that are never misspelt: a gene would become another gene, a number another number."""
 MANY_SLOTS = ("among", "gene", "target", "copies", ASKED)
+QUESTION_WORDS = "what which who whose why how where when is are was were do does did will would can could"
+NO_COMMANDS = frozenset(f"{QUESTION_WORDS} from at on in with a an the my I these they them it".split(" "))
 KINDS = ("plain", "misspelt", "joined", "outside")
 
 
@@ -92,7 +94,10 @@ class Phrasings:
         self.fillers = Fillers(self.material, genes)
         own = {name: _lines(self.material[name], held_out) for name in ("kinds", "these")}
         trained = {name: _lines(self.material[name], False) for name in own}
-        self.nouns = {"kind": own["kinds"] + (trained["kinds"] * 2 if held_out else []), "these": own["these"] + (trained["these"] * 2 if held_out else [])}
+        self.nouns = {
+            "kind": own["kinds"] + (trained["kinds"] * 2 if held_out else []),
+            "these": own["these"] + (trained["these"] * 2 if held_out else []),
+        }
         self.of_task = {name: list(_of_task(name, entry, held_out)) for name, entry in self.material["tasks"].items()}
         self.follow_ups = {name: [p for p in found if p.is_follow_up] for name, found in self.of_task.items()}
         self.joined = _lines(self.material["joined"], held_out)
@@ -317,8 +322,7 @@ def _verbs() -> frozenset[str]:
         for line in _lines(entry, False) + _lines(entry, True):
             start = CHOICE.match(line)
             firsts |= {option.split(" ")[0] for option in start[1].split("|")} if start else {line.split(" ")[0]}
-    questions = set("what which who whose why how where when is are was were do does did will would can could from at on in with a an the my I these they them it".split())
-    return frozenset(word for word in firsts if word.isalpha() and word not in questions and not word.isupper())
+    return frozenset(word for word in firsts if word.isalpha() and word not in NO_COMMANDS and not word.isupper())
 
 
 def material_hash() -> str:

@@ -1,4 +1,4 @@
-"""What is put into the slots of a phrasing: names of the table of labels, genes, numbers, times, doses, names that no table knows; and misspelling.
+"""What is put into the slots of a phrasing: names of the table of labels, genes, numbers, times, doses, made-up names; and misspelling.
 
 Every draw takes its random generator. Names that would be read in two ways (``lung fibroblast`` for ``{cell_type}`` beside ``{organ}``)
 are left out of the slots.
@@ -19,7 +19,8 @@ from scmulan.metadata import canonical
 from scmulan.requests_numbers import in_words
 
 NEIGHBOURS = dict(zip("qwertyuiopasdfghjklzxcvbnm", "wertyuioplsdfghjkaxcvbnmzb", strict=True))
-SYLLABLES = "ba be bo ka ke ki lo la le ma me mi mo na ne no pa po ra re ri ro sa se si ta te ti to va ve xo za zu tri gly dex plo flu cor".split()
+SYLLABLE = "ba be bo ka ke ki lo la le ma me mi mo na ne no pa po ra re ri ro sa se si ta te ti to va ve xo za zu tri gly dex plo flu cor"
+SYLLABLES = tuple(SYLLABLE.split(" "))
 ENDINGS: Mapping[str, tuple[str, ...]] = {
     "cell_type": ("cyte", "blast", "clast", " cell", "phil", "phage"),
     "perturbation": ("nib", "mab", "stat", "ine", "kinin", "lisib", "cillin", "tide"),
@@ -27,6 +28,8 @@ ENDINGS: Mapping[str, tuple[str, ...]] = {
     "disease": ("itis", "oma", "osis", " syndrome", "emia"),
     "region": (" nucleus", " cortex", " lobe", "um"),
 }
+NAMED = ("organism", "assay", "organ", "region", "disease", "sex", "stage", "perturbation", "cell_type")
+CLUSTERS = ("A", "B", "C", "zero", "one", "two", "four", "six")
 UNKNOWN_SHARE = 0.06
 LOWER_CASE_GENES = 0.15
 
@@ -43,8 +46,9 @@ class Fillers:
     def __init__(self, material: Mapping[str, Any], genes: Sequence[str]):
         self.material, self.genes = material, [gene for gene in genes if len(gene) > 2 and not gene.startswith("ENS")]
         table = GeneTable.load()
-        self.all_genes = [str(symbol) for symbol, is_human in zip(table.symbols, table.is_human, strict=True) if is_human and len(symbol) > 2 and not symbol.startswith("ENS")]
-        self.names = {name: _names_of(name, tuple(material["names"].get(name, ()))) for name in ("organism", "assay", "organ", "region", "disease", "sex", "stage", "perturbation", "cell_type")}  # fmt: skip
+        human = [str(symbol) for symbol, is_human in zip(table.symbols, table.is_human, strict=True) if is_human]
+        self.all_genes = [symbol for symbol in human if len(symbol) > 2 and not symbol.startswith("ENS")]
+        self.names = {name: _names_of(name, tuple(material["names"].get(name, ()))) for name in NAMED}
         self.asked = [(str(word), str(name)) for name, words in material["asked"].items() for word in words]
 
     def draw(self, slot: str, rng: np.random.Generator, *, is_single: bool = False) -> str:
@@ -54,7 +58,7 @@ class Fillers:
             "one": lambda: str(rng.choice(["a", "a", "a", "one", "one", "a single"])),
             "count": lambda: _large_number(rng),
             "copies": lambda: str(int(np.exp(rng.uniform(0, 5)))) if rng.random() < 0.85 else in_words(int(rng.integers(1, 21))),
-            "cluster": lambda: str(rng.integers(0, 31)) if rng.random() < 0.85 else str(rng.choice(["A", "B", "C", "zero", "one", "two", "four", "six"])),
+            "cluster": lambda: str(rng.integers(0, 31)) if rng.random() < 0.85 else str(rng.choice(CLUSTERS)),
             "gene": lambda: self._gene(rng),
             "target": lambda: self._gene(rng),
             "time": lambda: _time(rng),
@@ -115,7 +119,9 @@ def plural(name: str) -> str:
 @functools.lru_cache(maxsize=32)
 def _names_of(field: str, own: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of a field that stand in the material, and those of the table that people may type and that mean one thing only."""
-    rows = [line.split("\t") for line in assets.path("tokenizer", "labels.tsv").read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+    rows = [
+        line.split("\t") for line in assets.path("tokenizer", "labels.tsv").read_text(encoding="utf-8").splitlines()[1:] if line.strip()
+    ]
     organs = {plain for row in rows if row[0] in ("organ", "region") for plain in [row[1].lower(), *row[5].lower().split("|")] if plain}
     found: list[str] = []
     for row in rows:
@@ -163,8 +169,8 @@ def _large_number(rng: np.random.Generator) -> str:
 def _time(rng: np.random.Generator) -> str:
     n = int(rng.choice([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 18, 20, 21, 24, 28, 30, 36, 48, 60, 72, 90]))
     spelled = in_words(n) if 0 < n < 30 and rng.random() < 0.2 else str(n)
-    forms = [f"day {spelled}", f"day {n}", f"d{n}", f"D{n}", f"{spelled} days", f"{n} d", f"{n}d", f"{spelled} hours", f"{n}h", f"{n} h", f"{n} hrs",
-             f"hour {n}", f"week {spelled}", f"{spelled} weeks", f"{n} min", f"{n} minutes", f"{n} hr", f"day{n}"]  # fmt: skip
+    forms = [f"day {spelled}", f"day {n}", f"d{n}", f"D{n}", f"{spelled} days", f"{n} d", f"{n}d", f"{spelled} hours", f"{n}h", f"{n} h"]
+    forms += [f"{n} hrs", f"hour {n}", f"week {spelled}", f"{spelled} weeks", f"{n} min", f"{n} minutes", f"{n} hr", f"day{n}"]
     return str(rng.choice(forms))
 
 

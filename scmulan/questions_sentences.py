@@ -1,6 +1,6 @@
 """Questions as training sentences, of which only the requests are learnt, and as texts that a tokenizer's words are learnt from.
 
-    <bos> question <task:request> <task:generate> <organ> lung <number> ten <eos>
+<bos> question <task:request> <task:generate> <organ> lung <number> ten <eos>
 """
 
 from __future__ import annotations
@@ -89,4 +89,3 @@ def question_texts(fields: Sequence[str]) -> list[str]:
     return [f" {phrasings.draw(rng, str(rng.choice(['plain', 'plain', 'joined']))).text}" for _ in range(TEXTS)] + [
         f" {action}" for action in phrasings.grammar.actions for _ in range(200)
     ]
-

@@ -228,7 +228,7 @@ def request_of(pieces: Sequence[Piece], grammar: RequestGrammar) -> Request:
             values[FIELDS][last] = f"{values[FIELDS][last]} {how}"
         elif name == ACTION or (name == COUNT and last == GENES):
             said = {ACTION: words} if name == ACTION else {COUNT: number_of(words)}
-            values[GENES][-1] = GeneAsked(name=values[GENES][-1].name, **said)  # type: ignore[arg-type]
+            values[GENES][-1] = GeneAsked(name=values[GENES][-1].name, **said)
         elif name == GENES:
             values[GENES].append(GeneAsked(name=words))
         elif name in (ASKED, "among"):
@@ -238,7 +238,8 @@ def request_of(pieces: Sequence[Piece], grammar: RequestGrammar) -> Request:
         else:
             values[name] = number_of(words) if name in NUMBERS else words
         last = name
-    return Request(task=pieces[0][1], **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    whole: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Request(task=pieces[0][1], **whole)
 
 
 def pieces_of_ids(ids: Sequence[int], writer: SentenceWriter, grammar: RequestGrammar) -> list[list[Piece]]:
@@ -251,7 +252,9 @@ def pieces_of_ids(ids: Sequence[int], writer: SentenceWriter, grammar: RequestGr
         name, words = tokens.get(int(ids[place]), ("", ""))
         if not name or (name != TASK and not found):
             said = writer.tokenizer.convert_ids_to_tokens(int(ids[place]))
-            raise SentenceError(f"request, position {place}: found {said!r}, needed {'a task' if not found else 'a task, field or argument'}")
+            raise SentenceError(
+                f"request, position {place}: found {said!r}, needed {'a task' if not found else 'a task, field or argument'}"
+            )
         if name == TASK:
             found.append([(TASK, words)])
             place += 1

@@ -15,7 +15,7 @@ from scmulan.errors import nearest
 from scmulan.genes import GeneTable
 from scmulan.metadata import canonical, known_labels, labels_by_spelling
 from scmulan.requests import GeneAsked, Request, read_material
-from scmulan.requests_numbers import UNITS, number_of
+from scmulan.requests_numbers import TENS, UNITS, number_of
 from scmulan.spelling import plain
 
 ALIKE, LEAST_LETTERS = 0.82, 5
@@ -47,8 +47,6 @@ def with_names(request: Request, typed: str = "") -> tuple[Request, list[str]]:
         return found.value
 
     fields = {field: named(field, said) for field, said in request.fields.items()}
-    kinds: dict[str, str | None] = {name: getattr(request, name) for name in ("against", "start", "goal")}
-    kinds = {name: named("state" if name != "against" else "cell_type", said) if said else said for name, said in kinds.items()}
     genes = []
     for gene in request.genes:
         found = gene_of(_as_typed(gene.name, typed))
@@ -60,7 +58,9 @@ def with_names(request: Request, typed: str = "") -> tuple[Request, list[str]]:
         among=tuple(named("cell_type", said) for said in request.among),
         cluster=_cluster(request.cluster) if request.cluster else request.cluster,
         genes=tuple(genes),
-        **kinds,
+        against=named("cell_type", request.against) if request.against else None,
+        start=named("state", request.start) if request.start else None,
+        goal=named("state", request.goal) if request.goal else None,
     ), notes
 
 
@@ -130,10 +130,11 @@ def gene_of(said: str) -> Named:
 
 
 def _time(said: str) -> Named:
-    words = [str(UNITS[word]) if word in UNITS else word for word in said.lower().split()]
-    number = number_of(words[0]) if words and words[0].isalpha() and words[0] not in ("day", "d", "week", "hour") else None
-    label = canonical("time", " ".join([str(number), *words[1:]] if number is not None else words))
-    return Named(label.value, label.known) if label.known else Named(said, False, f"{said!r} is no time that can be read; needed as 'day 4'")
+    words = [str(number_of(word)) if word.split("-")[0] in UNITS | TENS else word for word in said.lower().split()]
+    label = canonical("time", " ".join(words))
+    if label.known:
+        return Named(label.value, True)
+    return Named(said, False, f"{said!r} is no time that can be read; needed as 'day 4'")
 
 
 def _cluster(said: str) -> str:

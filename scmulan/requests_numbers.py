@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 
-UNITS = dict(
-    zip(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(),
-        range(20),
-        strict=True,
-    )
-)
-TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+SMALL = "zero one two three four five six seven eight nine ten eleven twelve"
+TEENS = "thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+UNITS = dict(zip(f"{SMALL} {TEENS}".split(" "), range(20), strict=True))
+TENS = dict(zip(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], range(20, 100, 10), strict=True))
 LARGE = {"dozen": 12, "score": 20, "hundred": 100, "thousand": 1000, "k": 1000, "million": 1_000_000}
 ONE = ("a", "an", "single")
 LEFT_OUT = ("and", "of", "cells", "cell", "about", "around", "exactly")

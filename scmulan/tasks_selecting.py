@@ -1,6 +1,6 @@
 """Which cells a request is about: a group of a clustering, or those that the data label as the request says.
 
-A field of the request that the data have a column for selects cells; one that they have not is told to the model, where the task can be told.
+A field of the request that the data have a column for selects cells; one that they have not is told to the model, where a task can be.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def select(adata: AnnData, request: Request) -> Selected:
         kept &= groups == request.cluster
         if not kept.any():
             names = sorted(set(groups))
-            raise PromptError(f"obs[{column!r}] has no group {request.cluster!r}{nearest(request.cluster, names)}; it has {some(names, most=12)}")
+            raise PromptError(
+                f"obs[{column!r}] has no group {request.cluster!r}{nearest(request.cluster, names)}; it has {some(names, most=12)}"
+            )
         what.append(f"{column} {request.cluster}")
     for name, value in request.fields.items():
         column = next((column for column in obs_columns(name) if column in adata.obs), None)
@@ -77,6 +79,7 @@ def write_back(adata: AnnData, part: AnnData) -> None:
     """Put columns that a task added to some of the cells into all of them, empty elsewhere."""
     if part is adata:
         return
-    for name in part.obs:
-        if str(name).startswith("scmulan_"):
-            adata.obs[name] = part.obs[name].astype(object).reindex(adata.obs_names) if part.obs[name].dtype.kind not in "fi" else part.obs[name].reindex(adata.obs_names)  # fmt: skip
+    for name in [name for name in part.obs if str(name).startswith("scmulan_")]:
+        column = part.obs[name]
+        column = column if column.dtype.kind in "fi" else column.astype(object)
+        adata.obs[name] = column.reindex(adata.obs_names)

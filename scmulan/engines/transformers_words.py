@@ -38,8 +38,9 @@ def write_words(engine: TransformersEngine, prompts: Sequence[Ids], automata: Se
         slots = torch.arange(length, device=device)
         seen = (slots[None, None, None] <= places[None, None, :, None]) & (slots >= padding_B1)[:, None, None]
         seen = seen | (slots[None, None, None] == places[None, None, :, None])
+        position = (places[None] - padding_B1).clamp(min=0)
         states: torch.Tensor = engine.body(
-            input_ids=ids_BT, position_ids=(places[None] - padding_B1).clamp(min=0), attention_mask=seen, past_key_values=cache, use_cache=True
+            input_ids=ids_BT, position_ids=position, attention_mask=seen, past_key_values=cache, use_cache=True
         ).last_hidden_state
         logits_BV = (states[:, -1] @ engine.output_VD.T).float()
         logits_BV[:, v.first_depth : v.first_gene] = -torch.inf  # depths, levels, the end of a cell
