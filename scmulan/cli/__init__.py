@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scmulan import __version__
-from scmulan.cli import cells, changes, mapping, measuring, starting, training, tuning, writing
+from scmulan.cli import asking, cells, changes, mapping, measuring, starting, training, tuning, writing
 from scmulan.errors import ScmulanError
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect corpora."
 ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.describe)
 MAPPING = (mapping.search, mapping.transfer)
 CHANGES = (changes.perturb, changes.explain_shift, changes.next_state, changes.fate, changes.enhance)
-WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, measuring.demo, measuring.bench)
+WRITING, MEASURING = (writing.generate, writing.complete, asking.ask), (measuring.evaluate, measuring.demo, measuring.bench)
 
 for command in (*ABOUT_CELLS, *WRITING, *CHANGES, *MAPPING, training.pretrain, starting.start, tuning.finetune, *MEASURING):
     app.command()(command)
