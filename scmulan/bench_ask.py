@@ -15,7 +15,7 @@ import yaml
 
 from scmulan.errors import PromptError
 from scmulan.measures.questions import NearestPhrasing, first_asked, same_requests, tasks_of
-from scmulan.questions import KINDS, Phrasings, Question
+from scmulan.questions import KINDS, PARTS, Phrasings, Question
 from scmulan.requests import Request, RequestGrammar, load_grammar, request_of
 from scmulan.requests_names import with_names
 from scmulan.tasks import load
@@ -30,7 +30,7 @@ Reads = Callable[[Sequence[str]], list[Right]]
 
 
 def ask(*, model: str, device: str, seed: int, data: Path | None, n: int | None, say: Callable[[str], None], **_: Any) -> dict[str, Any]:
-    """Shares of ``n`` (500) held-out questions of each kind, and of those of ``questions.yaml``, that are read exactly right.
+    """Shares of ``n`` (500) questions of each kind in held-out phrasings, and of those of ``questions.yaml``, that are read exactly right.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def ask(*, model: str, device: str, seed: int, data: Path | None, n: int | None,
     """
     opened = load(model, device=device)
     grammar = load_grammar(list(opened.prompts.fields))
-    trained, held = (Phrasings(grammar, opened.vocabulary.genes, held_out=held) for held in (False, True))
+    trained, held, far = (Phrasings(grammar, opened.vocabulary.genes, part=part) for part in PARTS)
     rng = np.random.default_rng([seed, 5])
     plain = NearestPhrasing((trained.draw(rng, "plain") for _ in range(TAUGHT)), grammar)
     say(f"nearest phrasing: knows {TAUGHT:,} training questions")
@@ -50,14 +50,15 @@ def ask(*, model: str, device: str, seed: int, data: Path | None, n: int | None,
         return [reading.requests for reading in found]
 
     found: dict[str, Any] = {"questions_a_kind": n or QUESTIONS_A_KIND}
-    for kind in KINDS:
-        questions = [held.draw(np.random.default_rng([seed, number, 6]), kind) for number in range(n or QUESTIONS_A_KIND)]
+    for drawn, kind in [*((held, kind) for kind in KINDS), *((far, kind) for kind in KINDS)]:
+        name = f"{'held out' if drawn is held else 'far'}, {kind}"
+        questions = [drawn.draw(np.random.default_rng([seed, number, 6]), kind) for number in range(n or QUESTIONS_A_KIND)]
         said = [question.text for question in questions]
         right = [tuple(with_names(request_of(pieces, grammar))[0] for pieces in question.requests) for question in questions]
-        found[f"held-out, {kind}"] = compared(said, right, by_model, plain.read)
+        found[name] = compared(said, right, by_model, plain.read)
         if kind == "plain":
-            found["held-out, plain, by task"] = _by_task(questions, right, by_model)
-        say(f"held-out, {kind}: {found[f'held-out, {kind}']}")
+            found[f"{name}, by task"] = _by_task(questions, right, by_model)
+        say(f"{name}: {found[name]}")
     said, right = by_hand((data or Path()) / ("questions.yaml" if data else BY_HAND), grammar)
     found["by hand"] = compared(said, right, by_model, plain.read)
     say(f"by hand: {found['by hand']}")

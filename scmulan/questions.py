@@ -30,6 +30,8 @@ EXACT = ("gene", "target", "number", "one", "count", "copies", "cluster", "dose"
 MANY_SLOTS = ("among", "gene", "target", "copies", ASKED)
 QUESTION_WORDS = "what which who whose why how where when is are was were do does did will would can could"
 NO_COMMANDS = frozenset(f"{QUESTION_WORDS} from at on in with a an the my I these they them it".split(" "))
+PARTS = ("phrasings", "held_out", "far")
+"""Those to train on; one in seven taken out at random; and those written to share few words with the others."""
 KINDS = ("plain", "misspelt", "joined", "outside")
 
 
@@ -81,26 +83,26 @@ class Phrasing:
 
 
 class Phrasings:
-    """The phrasings of the material, those to train on or those held out.
+    """The phrasings of the material, those to train on or those of one held-out part.
 
     Parameters
     ----------
     genes : symbols that the model has tokens of
-    held_out : whether the held-out ones are drawn
+    part : one of `PARTS`
     """
 
-    def __init__(self, grammar: RequestGrammar, genes: Sequence[str], *, held_out: bool = False):
-        self.material, self.grammar, self.held_out = read_material(), grammar, held_out
+    def __init__(self, grammar: RequestGrammar, genes: Sequence[str], *, part: str = "phrasings"):
+        self.material, self.grammar, self.part = read_material(), grammar, part
         self.fillers = Fillers(self.material, genes)
-        own = {name: _lines(self.material[name], held_out) for name in ("kinds", "these")}
-        trained = {name: _lines(self.material[name], False) for name in own}
+        own = {name: _lines(self.material[name], part) for name in ("kinds", "these")}
+        trained = {name: _lines(self.material[name], "phrasings") for name in own}
         self.nouns = {
-            "kind": own["kinds"] + (trained["kinds"] * 2 if held_out else []),
-            "these": own["these"] + (trained["these"] * 2 if held_out else []),
+            "kind": own["kinds"] + (trained["kinds"] * 2 if part != "phrasings" else []),
+            "these": own["these"] + (trained["these"] * 2 if part != "phrasings" else []),
         }
-        self.of_task = {name: list(_of_task(name, entry, held_out)) for name, entry in self.material["tasks"].items()}
+        self.of_task = {name: list(_of_task(name, entry, part)) for name, entry in self.material["tasks"].items()}
         self.follow_ups = {name: [p for p in found if p.is_follow_up] for name, found in self.of_task.items()}
-        self.joined = _lines(self.material["joined"], held_out)
+        self.joined = _lines(self.material["joined"], part)
         shares = np.array([float(entry.get("share", 1)) for entry in self.material["tasks"].values()])
         self.tasks, self.shares = list(self.of_task), shares / shares.sum()
 
@@ -297,20 +299,19 @@ def _chosen(line: str, rng: np.random.Generator) -> str:
     return re.sub(r" +([.,?!;:])", r"\1", " ".join(line.split()))
 
 
-def _lines(entry: Mapping[str, Any], held_out: bool) -> list[str]:
-    text = entry.get("held_out" if held_out else "phrasings") or ""
-    return [line.strip() for line in str(text).splitlines() if line.strip()]
+def _lines(entry: Mapping[str, Any], part: str, name: str = "phrasings") -> list[str]:
+    key = name if part == "phrasings" else part if name == "phrasings" else f"{part}_{name}"
+    return [line.strip() for line in str(entry.get(key) or "").splitlines() if line.strip()]
 
 
-def _of_task(task: str, entry: Mapping[str, Any], held_out: bool) -> Iterator[Phrasing]:
+def _of_task(task: str, entry: Mapping[str, Any], part: str) -> Iterator[Phrasing]:
     """The phrasings of a task, those for single fields among them."""
-    for line in _lines(entry, held_out):
+    for line in _lines(entry, part):
         yield Phrasing(task, line)
     for name, below in (entry.get("of") or {}).items():
-        for line in _lines(below, held_out):
+        for line in _lines(below, part):
             yield Phrasing(task, line, (str(name),))
-    follow_ups = {"phrasings": entry.get("follow_ups"), "held_out": entry.get("held_out_follow_ups")}
-    for line in _lines(follow_ups, held_out):
+    for line in _lines(entry, part, "follow_ups"):
         yield Phrasing(task, line, is_follow_up=True)
 
 
@@ -319,7 +320,7 @@ def _verbs() -> frozenset[str]:
     """Words that a command may begin with, after ``please``: the first words of phrasings but for those of questions."""
     firsts = set[str]()
     for entry in read_material()["tasks"].values():
-        for line in _lines(entry, False) + _lines(entry, True):
+        for line in [line for part in PARTS for line in _lines(entry, part)]:
             start = CHOICE.match(line)
             firsts |= {option.split(" ")[0] for option in start[1].split("|")} if start else {line.split(" ")[0]}
     return frozenset(word for word in firsts if word.isalpha() and word not in NO_COMMANDS and not word.isupper())

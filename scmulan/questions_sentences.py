@@ -45,7 +45,7 @@ def question_sentences(writer: SentenceWriter, n: int, *, seed: Sequence[int], h
 
 @functools.lru_cache(maxsize=4)
 def _phrasings(fields: tuple[str, ...], genes: tuple[str, ...], held_out: bool) -> Phrasings:
-    return Phrasings(load_grammar(fields), genes, held_out=held_out)
+    return Phrasings(load_grammar(fields), genes, part="held_out" if held_out else "phrasings")
 
 
 def question_prompt(question: QuestionIds, writer: SentenceWriter) -> Ids:
