@@ -68,6 +68,11 @@ class Task:
         return f"<task:{self.name}>"
 
     @property
+    def is_of_question(self) -> bool:
+        """Whether it reads a question in English, and is about no cell itself."""
+        return QUESTION in self.given
+
+    @property
     def after(self) -> tuple[str, ...]:
         """Fields of the second cell, which stand after the first."""
         if self.first_cell is None:
@@ -98,11 +103,14 @@ class Prompts:
             raise PromptError(f"task {name!r} is not in prompts/tasks.yaml{nearest(name, list(self.tasks))}")
         if self.tasks[name].planned:
             raise PromptError(f"task {name!r} is planned and not built yet; built: {', '.join(self.built)}")
+        if self.tasks[name].is_of_question:
+            raise PromptError(f"task {name!r} reads questions and is about no cell; needed one of {', '.join(self.built)}")
         return self.tasks[name]
 
     @property
     def built(self) -> list[str]:
-        return [name for name, task in self.tasks.items() if not task.planned]
+        """The tasks about cells that can be asked for."""
+        return [name for name, task in self.tasks.items() if not task.planned and not task.is_of_question]
 
     def texts(self) -> list[str]:
         """Every phrasing and field word, to train the text part of a tokenizer on."""

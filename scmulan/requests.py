@@ -58,8 +58,13 @@ class RequestGrammar:
 
     def followers(self, task: str, last: str) -> list[str]:
         """What may come next in a request whose last part is ``last`` (``task``: right after the task), without what ends it."""
-        rank = -1 if last == TASK else self.order.get(last, -1)
-        found = [n for n, place in self.order.items() if self.allows(task, n) and (place > rank or (n == last and n in MANY))]
+        has_genes = GENES in self.takes[task]
+        of_other = last == ACTION or (last == COUNT and has_genes)  # said of the gene or perturbation before it
+        at = (GENES if has_genes else "perturbation") if of_other else last
+        rank = -1 if at == TASK else self.order[at]
+        found = [n for n, place in self.order.items() if self.allows(task, n) and (place > rank or (n == at and n in MANY))]
+        if has_genes and last != GENES:
+            found = [name for name in found if name != COUNT]
         if last in (GENES, "perturbation") and self.allows(task, ACTION):
             found.append(ACTION)
         return found

@@ -36,6 +36,9 @@ class RequestAutomaton:
         self.places: Ids = np.zeros(0, np.int64)
         self.spelled: tuple[int, ...] = ()
         self.asked: set[str] = set()
+        ends = np.flatnonzero(question.ends)
+        self.last_end = int(ends[-1]) if len(ends) else -1
+        self.begins = np.flatnonzero(question.begins[: self.last_end + 1])
         self.is_done = False
 
     def legal(self) -> Ids:
@@ -48,10 +51,10 @@ class RequestAutomaton:
             n = len(self.spelled)
             return np.unique([ids[n] for ids in self.actions if len(ids) > n and ids[:n] == self.spelled])
         if self.expected == "words":
-            return np.unique(self.question.ids[self.question.begins])
+            return np.unique(self.question.ids[self.begins])
         found = self._parts()
         if self.expected == "more words":
-            going_on = self.places[self.places + 1 < len(self.question.ids)] + 1
+            going_on = self.places[self.places < self.last_end] + 1  # beyond the last end of a word nothing could be finished
             found = np.concatenate([np.unique(self.question.ids[going_on]), found if self.question.ends[self.places].any() else found[:0]])
         return found
 
@@ -60,8 +63,8 @@ class RequestAutomaton:
         if self.n_ids >= MOST_IDS:
             return np.array([self.eos])
         parts = [self.id_of[name] for name in self.grammar.followers(self.task, self.last)]
-        if not self.question.begins.any():
-            parts = []
+        if not len(self.begins):
+            parts = [self.id_of[ASKED]] if self.grammar.allows(self.task, ASKED) and self.id_of[ASKED] in parts else []
         return np.array([*parts, *(self.tasks if self.n_requests < MOST_REQUESTS else ()), self.eos], dtype=np.int64)
 
     def advance(self, number: int) -> None:
@@ -78,9 +81,9 @@ class RequestAutomaton:
         else:
             at = self.question.ids == number
             if self.expected == "words":
-                self.places = np.flatnonzero(at & self.question.begins)
+                self.places = self.begins[at[self.begins]]
             else:
-                going_on = self.places[self.places + 1 < len(at)] + 1
+                going_on = self.places[self.places < self.last_end] + 1
                 self.places = going_on[at[going_on]]
             self.expected = "more words"
 

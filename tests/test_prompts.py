@@ -55,7 +55,7 @@ def test_the_shipped_tasks_are_those_of_the_design(language):
     assert language.prompts.built == learnt
     assert tuple(language.prompts.fields) == FIELDS
     for task in language.prompts.tasks.values():
-        assert task.planned == (not task.phrasings) == (task.weight == 0), task.name
+        assert (task.planned or task.is_of_question) == (not task.phrasings) == (task.weight == 0), task.name
 
 
 def test_every_part_has_a_code_of_its_own(language):
@@ -252,7 +252,7 @@ def test_an_unknown_field_or_task_is_an_error_that_names_the_nearest(language):
         language.writer.field_ids("celltype", "B cell")
     with pytest.raises(PromptError, match=r"task 'anotate' is not in prompts/tasks\.yaml; nearest: 'annotate'"):
         language.writer.prompt("anotate", {})
-    with pytest.raises(PromptError, match="'request' is planned and not built yet; built: generate, annotate"):
+    with pytest.raises(PromptError, match="'request' reads questions and is about no cell; needed one of generate, annotate"):
         language.prompts.task("request")
 
 

@@ -18,7 +18,7 @@ from scmulan.corpus.pairs import FirstCells, first_cells_of
 from scmulan.corpus.shards import CellRows
 from scmulan.csentence import Ids, Ragged, Vocabulary
 from scmulan.errors import RecipeError
-from scmulan.prompts import CELL, REQUEST, Sentence, SentenceWriter, Task
+from scmulan.prompts import CELL, Sentence, SentenceWriter, Task
 from scmulan.questions_sentences import question_sentences
 
 SHALLOWER = "shallower"
@@ -109,7 +109,7 @@ def training_tasks(writer: SentenceWriter) -> list[Task]:
 
 def sentence_tasks(writer: SentenceWriter) -> list[Task]:
     """The tasks of a pack's sentences, in the order of their codes: those trained on cells, then that of questions."""
-    return training_tasks(writer) + [task for task in writer.prompts.tasks.values() if REQUEST in task.predict]
+    return training_tasks(writer) + [task for task in writer.prompts.tasks.values() if task.is_of_question]
 
 
 def epoch_sentences(
