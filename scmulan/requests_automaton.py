@@ -1,7 +1,7 @@
 """Which ids may come next in the requests of a question: a grammar for greedy decoding, one question at a time.
 
 A task, then each field and argument that it takes in a fixed order, its words copied from the question from one word's beginning to
-another's end; then the next task, or the end. So every request parses, and no name is made up.
+another's end, no word twice in a request; then the next task, or the end. So every request parses, and no name is made up.
 """
 
 from __future__ import annotations
@@ -36,10 +36,25 @@ class RequestAutomaton:
         self.places: Ids = np.zeros(0, np.int64)
         self.spelled: tuple[int, ...] = ()
         self.asked: set[str] = set()
-        ends = np.flatnonzero(question.ends)
-        self.last_end = int(ends[-1]) if len(ends) else -1
-        self.begins = np.flatnonzero(question.begins[: self.last_end + 1])
+        self.is_free = np.ones(len(question.ids), dtype=bool)
+        self.n_copied = 0
+        self._find_beginnings()
         self.is_done = False
+
+    def _find_beginnings(self) -> None:
+        """Where a name may begin, or go on: at words that are not copied yet, from where the end of a word can be reached."""
+        self.may_stand = np.zeros(len(self.is_free), dtype=bool)
+        reached = False
+        for place in range(len(self.is_free) - 1, -1, -1):
+            reached = bool(self.is_free[place]) and (reached or bool(self.question.ends[place]))
+            self.may_stand[place] = reached
+        self.begins = np.flatnonzero(self.question.begins & self.may_stand)
+
+    def _going_on(self) -> Ids:
+        """Places right after those that are being copied, where the name may go on."""
+        places = self.places[self.places + 1 < len(self.may_stand)] + 1
+        found: Ids = places[self.may_stand[places]]
+        return found
 
     def legal(self) -> Ids:
         """Ids that may come next; (N,)."""
@@ -54,17 +69,27 @@ class RequestAutomaton:
             return np.unique(self.question.ids[self.begins])
         found = self._parts()
         if self.expected == "more words":
-            going_on = self.places[self.places < self.last_end] + 1  # beyond the last end of a word nothing could be finished
-            found = np.concatenate([np.unique(self.question.ids[going_on]), found if self.question.ends[self.places].any() else found[:0]])
+            found = np.concatenate(
+                [np.unique(self.question.ids[self._going_on()]), found if self.question.ends[self.places].any() else found[:0]]
+            )
         return found
+
+    def _look_ahead(self) -> None:
+        """Whether a name could be copied once the one that is being copied has ended."""
+        free = self.is_free
+        if self.n_copied and self.question.ends[self.places].any():
+            free = free.copy()
+            last = int(self.places[self.question.ends[self.places]].min())
+            free[last - self.n_copied + 1 : last + 1] = False
+        self.has_words = bool((self.question.begins & free & self.may_stand).any())
 
     def _parts(self) -> Ids:
         """What may begin where a part has ended."""
         if self.n_ids >= MOST_IDS:
             return np.array([self.eos])
-        parts = [self.id_of[name] for name in self.grammar.followers(self.task, self.last)]
-        if not len(self.begins):
-            parts = [self.id_of[ASKED]] if self.grammar.allows(self.task, ASKED) and self.id_of[ASKED] in parts else []
+        self._look_ahead()
+        names = self.grammar.followers(self.task, self.last)
+        parts = [self.id_of[name] for name in names if name in (ASKED, ACTION) or self.has_words]
         return np.array([*parts, *(self.tasks if self.n_requests < MOST_REQUESTS else ()), self.eos], dtype=np.int64)
 
     def advance(self, number: int) -> None:
@@ -81,18 +106,29 @@ class RequestAutomaton:
         else:
             at = self.question.ids == number
             if self.expected == "words":
-                self.places = self.begins[at[self.begins]]
+                self.places, self.n_copied = self.begins[at[self.begins]], 1
             else:
-                going_on = self.places[self.places < self.last_end] + 1
-                self.places = going_on[at[going_on]]
+                going_on = self._going_on()
+                self.places, self.n_copied = going_on[at[going_on]], self.n_copied + 1
             self.expected = "more words"
 
+    def _end_name(self) -> None:
+        """The words that were copied last are taken; of several places that read alike, the first."""
+        if self.n_copied:
+            last = int(self.places[self.question.ends[self.places]].min())
+            self.is_free[last - self.n_copied + 1 : last + 1] = False
+            self.n_copied = 0
+            self._find_beginnings()
+
     def _begin(self, number: int) -> None:
+        self._end_name()
         if number == self.eos:
             self.is_done = True
         elif number in self.tasks:
             self.task, self.last, self.expected = self.tasks[number], TASK, "part"
             self.n_requests, self.asked = self.n_requests + 1, set()
+            self.is_free[:] = True  # a later request may speak of the same name
+            self._find_beginnings()
         else:
             self.last = self.parts[number]
             self.expected = self.last if self.last in (ASKED, ACTION) else "words"

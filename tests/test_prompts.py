@@ -31,7 +31,8 @@ FIRST_KNOWN = {"organism": "Homo sapiens", "organ": "blood", "time": "day 2", "p
 
 
 def built_tasks(*, of_two=None):
-    tasks = [task for task in load_prompts().tasks.values() if not task.planned and of_two in (None, task.first_cell is not None)]
+    prompts = load_prompts()
+    tasks = [prompts.tasks[name] for name in prompts.built if of_two in (None, prompts.tasks[name].first_cell is not None)]
     return [pytest.param(task, id=task.name) for task in tasks]
 
 

@@ -114,16 +114,15 @@ class NearestPhrasing:
         for n in range(MOST_WORDS, 0, -1):
             for start in range(len(words) - n + 1):
                 first, last = words[start][0], words[start + n - 1][1]
-                kind = self._kind(text[first:last])
-                if kind:
-                    take(kind, first, last)
+                if named := self._kind(text[first:last]):
+                    take(named, first, last)
         for match in PATTERNS[2][1].finditer(text):
             take("number", *match.span())
         return sorted(found, key=lambda slot: slot.first)
 
     def _kind(self, said: str) -> str | None:
         if said in self.genes:
-            return "gene" if not any(plain(said) in self.labels[name] for name in ("cell_type", "perturbation")) else "cell_type"
+            return next((name for name in ("cell_type", "perturbation") if plain(said) in self.labels[name]), "gene")
         for name in NAMED:
             if any(key in self.labels[name] for key in keys(name, said)) and said not in ("a", "i", "as", "am", "f", "m"):
                 return name
