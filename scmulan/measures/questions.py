@@ -147,12 +147,16 @@ def _masked(text: str, slots: Sequence[Slot]) -> str:
 
 
 def same_requests(one: Sequence[Request], other: Sequence[Request]) -> bool:
-    """Whether two readings are the same, but for letter case: task for task, value for value."""
+    """Whether two readings are the same, task for task and value for value, but for letter case and the order of a list."""
     return [_plain(request) for request in one] == [_plain(request) for request in other]
 
 
 def _plain(request: Request) -> list[tuple[str, str]]:
-    return sorted((name, str(value).lower()) for name, value in request.to_dict().items())
+    said = request.to_dict()
+    unordered = {name: sorted(map(str, value)) if isinstance(value, list) else value for name, value in said.items()}
+    if isinstance(genes := said.get("genes"), dict):
+        unordered["genes"] = sorted(map(str, genes.items()))
+    return sorted((name, str(value).lower()) for name, value in unordered.items())
 
 
 def tasks_of(requests: Sequence[Request]) -> list[str]:
