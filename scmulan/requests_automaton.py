@@ -1,7 +1,8 @@
 """Which ids may come next in the requests of a question: a grammar for greedy decoding, one question at a time.
 
 A task, then each field and argument that it takes in a fixed order, its words copied from the question from one word's beginning to
-another's end, no word twice in a request; then the next task, or the end. So every request parses, and no name is made up.
+another's end, no word twice; then the next task, whose names stand later in the question, or the end. So every request parses, and no
+name is made up.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ class RequestAutomaton:
         elif number in self.tasks:
             self.task, self.last, self.expected = self.tasks[number], TASK, "part"
             self.n_requests, self.asked = self.n_requests + 1, set()
-            self.is_free[:] = True  # a later request may speak of the same name
+            copied = np.flatnonzero(~self.is_free)
+            self.is_free[: copied[-1] + 1 if len(copied) else 0] = False  # requests stand in the order of the question
             self._find_beginnings()
         else:
             self.last = self.parts[number]

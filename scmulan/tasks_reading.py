@@ -6,7 +6,7 @@ Every question gives requests; how sure the model is of them is told, so that a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from scmulan.errors import PromptError
 from scmulan.questions_sentences import question_prompt
 from scmulan.questions_text import plain_question, question_ids
-from scmulan.requests import Request, RequestGrammar, load_grammar, pieces_of_ids, request_of
+from scmulan.requests import GeneAsked, Request, RequestGrammar, load_grammar, pieces_of_ids, read_material, request_of
 from scmulan.requests_automaton import RequestAutomaton
 from scmulan.requests_names import with_names
 from scmulan.tasks_opened import Opened
@@ -44,6 +44,19 @@ class Reading:
     @property
     def is_unsure(self) -> bool:
         return self.probability < UNSURE
+
+
+def with_genes_before(requests: Sequence[Request]) -> tuple[Request, ...]:
+    """Questions after genes like one that was named before ("knock out IRF7, and which genes are like it?") get its name."""
+    found: list[Request] = []
+    for request in requests:
+        if request.task == "genes_like" and not request.genes and found:
+            before = found[-1]
+            gene, _, how = before.fields.get("perturbation", "").rpartition(" ")
+            genes = before.genes or ((GeneAsked(name=gene),) if how in read_material()["perturbed_by"].values() else ())
+            request = replace(request, genes=tuple(GeneAsked(name=one.name) for one in genes))
+        found.append(request)
+    return tuple(found)
 
 
 class Reader:
@@ -76,7 +89,7 @@ class Reader:
         for question, words in zip(questions, written, strict=True):
             pieces = pieces_of_ids(words.ids.tolist(), writer, self.grammar)
             said = tuple(request_of(one, self.grammar) for one in pieces)
-            named = [with_names(request, question) for request in said]
+            named = [with_names(request, question) for request in with_genes_before(said)]
             notes = tuple(dict.fromkeys(note for _, of_one in named for note in of_one))
             found.append(Reading(question, tuple(one for one, _ in named), said, float(np.exp(words.log_probability)), notes))
         return found

@@ -14,7 +14,7 @@ from scmulan.questions_sentences import question_prompt
 from scmulan.questions_text import plain_question, question_ids
 from scmulan.requests import Request, load_grammar
 from scmulan.requests_automaton import RequestAutomaton
-from scmulan.tasks_reading import Reader, Reading
+from scmulan.tasks_reading import Reader, Reading, with_genes_before
 from scmulan.tasks_saying import sentence
 
 HUMAN = ("B cell", "natural killer cell", "classical monocyte")
@@ -182,3 +182,9 @@ def test_words_are_the_likeliest_legal_ids_of_the_whole_sentence_read_again(mode
         ids.append(number)
     assert automaton.is_done
     assert ids[-1] == v.eos
+
+
+def test_genes_like_one_that_was_named_before_are_asked_for_by_its_name(grammar):
+    said = [{"task": "perturb", "perturbation": "IRF7 knockout"}, {"task": "genes_like"}]
+    found = with_genes_before([Request.from_dict(one, grammar) for one in said])
+    assert found[1].to_dict() == {"task": "genes_like", "genes": {"IRF7": None}}
