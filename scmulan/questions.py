@@ -32,6 +32,8 @@ QUESTION_WORDS = "what which who whose why how where when is are was were do doe
 NO_COMMANDS = frozenset(f"{QUESTION_WORDS} from at on in with a an the my I these they them it".split(" "))
 PARTS = ("phrasings", "held_out", "far")
 """Those to train on; one in seven taken out at random; and those written to share few words with the others."""
+REWORDED = 0.4
+"""How often words of a piece of a phrasing are replaced by synonyms in training."""
 KINDS = ("plain", "misspelt", "joined", "outside")
 
 
@@ -103,6 +105,7 @@ class Phrasings:
         self.of_task = {name: list(_of_task(name, entry, part)) for name, entry in self.material["tasks"].items()}
         self.follow_ups = {name: [p for p in found if p.is_follow_up] for name, found in self.of_task.items()}
         self.joined = _lines(self.material["joined"], part)
+        self.synonyms = _synonyms(str(self.material["synonyms"])) if part == "phrasings" else {}
         shares = np.array([float(entry.get("share", 1)) for entry in self.material["tasks"].values()])
         self.tasks, self.shares = list(self.of_task), shares / shares.sum()
 
@@ -172,7 +175,7 @@ class Phrasings:
         taken = set[str]()
         for found in SLOT.finditer(line):
             slot, action = found[1], found[2] or ""
-            texts.append(Text(line[at : found.start()]))
+            texts.append(Text(self._reworded(line[at : found.start()], rng)))
             if slot == ASKED:
                 word, name = next(pair for pair in (self.fillers.asked[n] for n in asked_words) if pair[1] not in taken)
                 taken.add(name)
@@ -186,8 +189,18 @@ class Phrasings:
                 texts.append(Text(said, "" if slot in NO_PIECE else slot, said, action))
             is_single = slot == "one"
             at = found.end()
-        texts.append(Text(line[at:]))
+        texts.append(Text(self._reworded(line[at:], rng)))
         return Part(tuple(texts), ((phrasing.task, phrasing.asked, tuple(place for place, part in enumerate(texts) if part.slot)),))
+
+    def _reworded(self, text: str, rng: np.random.Generator) -> str:
+        """The text with a word replaced by a synonym now and then."""
+        if not self.synonyms or not text.strip() or rng.random() > REWORDED:
+            return text
+        words = text.split(" ")
+        for place, word in enumerate(words):
+            if word in self.synonyms and rng.random() < 0.5:
+                words[place] = str(rng.choice(self.synonyms[word]))
+        return " ".join(words)
 
     def _with_nouns(self, line: str, rng: np.random.Generator) -> str:
         for noun, lines in self.nouns.items():
@@ -297,6 +310,16 @@ def _chosen(line: str, rng: np.random.Generator) -> str:
         options = found[1].split("|")
         line = line[: found.start()] + options[int(rng.integers(len(options)))] + line[found.end() :]
     return re.sub(r" +([.,?!;:])", r"\1", " ".join(line.split()))
+
+
+def _synonyms(text: str) -> dict[str, list[str]]:
+    """Words that may take a word's place, by the word; of groups of words that hold phrases, the phrases are taken too."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        group = [word.strip() for word in line.split(",") if word.strip()]
+        for word in group:
+            found.setdefault(word, []).extend(other for other in group if other != word)
+    return found
 
 
 def _lines(entry: Mapping[str, Any], part: str, name: str = "phrasings") -> list[str]:
