@@ -12,6 +12,7 @@
     optimizers  held-out loss after equal tokens for AdamW and Muon, at several rates and two schedules
     organs      a new organ from 20 to 300 labelled cells: adapter and all weights beside logistic regression and the base
     readout     the readout of counts by itself on the same organs, over several draws of the labelled cells
+    ask         questions in English: held-out phrasings, and those written by hand, beside the nearest phrasing
     integration embeddings across assays, donors and species beside PCA, Harmony and scVI; --data FOLDER
     search      an index of many cells: recall against exact search, time, size
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
@@ -44,6 +45,7 @@ import scipy.sparse as sp
 
 from scmulan import (
     assets,
+    bench_ask,
     bench_change,
     bench_change_types,
     bench_enhance,
@@ -94,6 +96,7 @@ def run(
         "invariance": invariance,
         "sentence": sentence,
         "kill": kill,
+        "ask": bench_ask.ask,
         "organs": bench_organs.organs,
         "readout": bench_readout.readout,
         "integration": integration,

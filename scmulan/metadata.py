@@ -115,6 +115,12 @@ def known_labels(name: str) -> list[str]:
     return list(dict.fromkeys(label.value for (field_name, _), label in _table().items() if field_name == name))
 
 
+@functools.lru_cache(maxsize=16)
+def labels_by_spelling(name: str) -> dict[str, str]:
+    """Preferred label of every spelling of a field in the table, by its plain key."""
+    return {key: label.value for (field_name, key), label in _table().items() if field_name == name}
+
+
 def _time(text: str) -> str | None:
     """``"D6"``, ``"6 days"`` and a bare ``"6.0"`` to ``"day 6"``, ``"24h"`` to ``"hour 24"``; None for what is no time."""
     unit = "|".join(UNITS)

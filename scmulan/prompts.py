@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 CELL, GENES, ANY = "cell", "genes", "any"
+QUESTION, REQUEST = "question", "request"
 CELL_PARTS = ("depth", "level", "gene")
 FRAME = "frame"
 GIVEN_GENES_MOST = 8
@@ -67,6 +68,11 @@ class Task:
         return f"<task:{self.name}>"
 
     @property
+    def is_of_question(self) -> bool:
+        """Whether it reads a question in English, and is about no cell itself."""
+        return QUESTION in self.given
+
+    @property
     def after(self) -> tuple[str, ...]:
         """Fields of the second cell, which stand after the first."""
         if self.first_cell is None:
@@ -88,8 +94,8 @@ class Prompts:
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """Names of the part codes: 0 is what is given, then the cell's parts, the frame, and the fields."""
-        return ("given", *CELL_PARTS, FRAME, *self.fields)
+        """Names of the part codes: 0 is what is given, then the cell's parts, the frame, the fields, and the requests of a question."""
+        return ("given", *CELL_PARTS, FRAME, *self.fields, REQUEST)
 
     def task(self, name: str) -> Task:
         """The task of that name; PromptError names the nearest when there is none or when it is only planned."""
@@ -97,11 +103,14 @@ class Prompts:
             raise PromptError(f"task {name!r} is not in prompts/tasks.yaml{nearest(name, list(self.tasks))}")
         if self.tasks[name].planned:
             raise PromptError(f"task {name!r} is planned and not built yet; built: {', '.join(self.built)}")
+        if self.tasks[name].is_of_question:
+            raise PromptError(f"task {name!r} reads questions and is about no cell; needed one of {', '.join(self.built)}")
         return self.tasks[name]
 
     @property
     def built(self) -> list[str]:
-        return [name for name, task in self.tasks.items() if not task.planned]
+        """The tasks about cells that can be asked for."""
+        return [name for name, task in self.tasks.items() if not task.planned and not task.is_of_question]
 
     def texts(self) -> list[str]:
         """Every phrasing and field word, to train the text part of a tokenizer on."""
@@ -132,7 +141,7 @@ def _read_task(path: Path, name: str, entry: dict[str, Any], fields: Mapping[str
         if not isinstance(entry.get(key), list):
             raise RecipeError(f"{path}: task {name}: {key} is {entry.get(key)!r}; needed a list of parts")
     planned = bool(entry.get("planned", False))
-    parts = [*fields, CELL, GENES, ANY]
+    parts = [*fields, CELL, GENES, ANY, QUESTION, REQUEST]
     for part in [*entry["given"], *entry["predict"]]:
         if part not in parts and not planned:
             raise RecipeError(f"{path}: task {name}: unknown part {part!r}{nearest(part, parts)}")

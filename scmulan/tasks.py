@@ -33,10 +33,13 @@ from scmulan.metadata import canonical
 from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.tasks_about_genes import AboutGenes
 from scmulan.tasks_answers import GIVEN_TO_ANNOTATE, Answers
+from scmulan.tasks_asking import Answer, Asked, answer, requests_given
+from scmulan.tasks_carrying import Circumstances
 from scmulan.tasks_changed import ChangedCells
 from scmulan.tasks_edits import Action, Edited, edit
 from scmulan.tasks_embedding import Embeddings, EmbeddingSettings
 from scmulan.tasks_opened import Opened, Ready
+from scmulan.tasks_reading import Reader, Reading
 from scmulan.tasks_screen import CONTROLS, MOST_CELLS, screen
 from scmulan.tasks_writing import WrittenCells
 
@@ -599,6 +602,56 @@ class Model:
             self.answers, adata, goal, start=start, genes=genes, action=action, pairs=pairs, by=by, most_cells=most_cells,
             controls=controls, seed=seed, on_variant=on_variant,
         )  # fmt: skip
+
+    # -- questions in English ---------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        adata: AnnData | str | None = None,
+        question: str | None = None,
+        *,
+        request: Asked | None = None,
+        index: Any = None,
+        seed: int = 0,
+    ) -> Answer:
+        """A question in English, answered in sentences whose every number comes from a result.
+
+        Parameters
+        ----------
+        adata : the cells that are asked about; may be left out where the question needs none
+        question : one or several questions in English; or
+        request : what to do, as ``Answer.request`` gives it or as plain data, ``{"task": "generate", "organ": "lung", "number": 10}``
+        index : of reference cells, for questions after similar ones
+
+        Returns
+        -------
+        Answer
+            ``request`` (printable, to be corrected and given back), ``results``, ``text``, and the probability of the reading.
+
+        Raises
+        ------
+        PromptError
+            When there is no question, a request can't be read, or the model was trained without questions.
+        """
+        if isinstance(adata, str):
+            adata, question = None, adata if question is None else question
+        if request is None and question is None:
+            raise PromptError("nothing was asked; needed a question, or request= with what to do")
+        reading = (
+            self.read_questions([question])[0]
+            if request is None and question is not None
+            else requests_given(request or (), list(self.prompts.fields))
+        )
+        return answer(reading, Circumstances(model=self, adata=adata, index=index, seed=seed))
+
+    def read_questions(self, questions: Sequence[str]) -> list[Reading]:
+        """How each question is read: the requests, and how probable they are; nothing is carried out."""
+        if self.checkpoint.card.get("recipe", {}).get("packing", {}).get("questions", 0) < 1:
+            raise PromptError(
+                f"{self.checkpoint.folder.name}: this model was trained without questions (packing.questions in its recipe is 0); "
+                "give request= instead, for example request={'task': 'annotate'}"
+            )
+        return Reader(self.opened).read(questions)
 
     # -- a cell as a sentence ---------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from scmulan.genes import LOCUS_GROUPS, GeneTable
 from scmulan.metadata import FIELDS, known_labels
 from scmulan.ontology import NAMES, Ontology
 from scmulan.prompts import GENES, load_prompts
+from scmulan.requests import argument_tokens, request_tasks
 from scmulan.tokenizer import build_tokenizer
 
 TEXT_SIZE = 6144
@@ -37,8 +38,8 @@ def build_default(folder: str | Path) -> PreTrainedTokenizerFast:
         folder,
         genes=[str(symbol) for symbol in table.symbols[in_order(table, default_genes(table, detection), detection)]],
         texts=default_texts(),
-        fields=[*prompts.fields, GENES],
-        tasks=list(prompts.tasks),
+        fields=[*prompts.fields, GENES, *argument_tokens()],
+        tasks=list(dict.fromkeys([*prompts.tasks, *request_tasks()])),
         text_size=TEXT_SIZE,
         gene_order="rising mean detection in the shipped data sets",
     )

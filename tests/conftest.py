@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from scmulan.csentence import Vocabulary
 from scmulan.prompts import Prompts, SentenceWriter, load_prompts
+from scmulan.requests import argument_tokens, request_tasks
 from scmulan.tokenizer import build_tokenizer, load_vocabulary
 
 settings.register_profile("scmulan", deadline=None, derandomize=True, database=None)
@@ -45,9 +46,8 @@ class Language:
 def language(tmp_path_factory: pytest.TempPathFactory) -> Language:
     folder = tmp_path_factory.mktemp("tokenizer")
     prompts = load_prompts()
-    tokenizer = build_tokenizer(
-        folder, genes=GENES, texts=[*prompts.texts(), *LABELS], fields=[*prompts.fields, "genes"], tasks=list(prompts.tasks), text_size=420
-    )
+    fields, tasks = [*prompts.fields, "genes", *argument_tokens()], list(dict.fromkeys([*prompts.tasks, *request_tasks()]))
+    tokenizer = build_tokenizer(folder, genes=GENES, texts=[*prompts.texts(), *LABELS], fields=fields, tasks=tasks, text_size=420)
     vocabulary = load_vocabulary(folder)
     return Language(folder, tokenizer, vocabulary, prompts, SentenceWriter(tokenizer, vocabulary, prompts))
 

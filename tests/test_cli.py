@@ -30,7 +30,7 @@ def scmulan(monkeypatch, capsys, trained):
     """Run a command in this process; (exit code, stdout, stderr)."""
 
     def run(*words: object, model: object = trained.folder) -> tuple[int, str, str]:
-        needs_model = words[0] in ("annotate", "embed", "locate", "describe", "generate", "complete", "edit", "screen", "genes")
+        needs_model = words[0] in ("annotate", "embed", "locate", "describe", "generate", "complete", "ask", "edit", "screen", "genes")
         monkeypatch.setattr(sys, "argv", ["scmulan", *map(str, words), *(("--model", str(model)) if needs_model else ())])
         capsys.readouterr()
         try:
@@ -121,6 +121,39 @@ def test_generate_and_complete_write_cells(scmulan, tmp_path):
     right(scmulan("complete", "--gene", "GATA1=8", "--set", "organ=blood", "-n", 2, "-o", tmp_path / "c.h5ad"))
     made = read_h5ad(tmp_path / "c.h5ad")
     assert made[:, "GATA1"].layers["counts"].toarray().ravel().tolist() == [8, 8]
+
+
+def test_ask_carries_a_request_out_and_writes_its_cells(scmulan, trained, tmp_path):
+    said = json.loads(
+        right(scmulan("ask", "", "--request", "{task: generate, organ: blood, number: 2}", "-o", tmp_path / "x.h5ad", "--json"))
+    )
+    assert said["request"] == [{"task": "generate", "organ": "blood", "number": 2}]
+    assert read_h5ad(tmp_path / "x.h5ad").n_obs == 2
+    answer = right(scmulan("ask", "", trained.cells, "--request", "[{task: annotate}, {task: locate}]"))
+    assert "are called" in answer
+    assert "are placed in" in answer
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("ask", "make 3 B cells"), "trained without questions"),
+        (("ask", "", "--request", "{task: generat}"), "nearest: 'generate'"),
+        (("ask", "", "--request", "[1, 2]"), "needed a mapping"),
+        (
+            (
+                "ask",
+                "",
+                "--request",
+                "{task: [",
+            ),
+            "not YAML",
+        ),
+        (("ask", "", "nowhere.h5ad", "--request", "{task: annotate}"), "nowhere.h5ad"),
+    ],
+)
+def test_what_can_not_be_asked_is_one_line(scmulan, words, said):
+    assert said in refused(scmulan(*words))
 
 
 def test_annotate_answers_at_the_level_asked_for(scmulan, trained, tmp_path):

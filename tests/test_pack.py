@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scmulan import csentence
 from scmulan.automaton import legal_targets
-from scmulan.corpus.pack import Packing, counts_of, epoch_packs, epoch_sentences, pack, training_tasks
+from scmulan.corpus.pack import Packing, counts_of, epoch_packs, epoch_sentences, pack, sentence_tasks, training_tasks
 from scmulan.corpus.shards import CellRows
 from scmulan.csentence import Ragged
 from scmulan.errors import RecipeError
@@ -248,3 +248,20 @@ def test_a_pack_smaller_than_a_sentence_is_an_error():
         Packing(context=1024, pack_tokens=512)
     with pytest.raises(RecipeError, match="a sentence of 101 tokens does not fit a pack of 100"):
         pack(dummy_sentences([101]), np.zeros(1, np.uint8), Packing(context=50, pack_tokens=100), np.random.default_rng(0))
+
+
+def test_questions_stand_in_the_packs_of_an_epoch_and_only_their_requests_are_learnt(language, rows):
+    counts = counts_of(rows.ids, language.writer)
+    packing = Packing(context=512, pack_tokens=1024, questions=40)
+    first, again = (epoch_packs(rows, counts, language.writer, packing, seed=0, epoch=1) for _ in range(2))
+    assert np.array_equal(first.ids, again.ids)
+    asks, code = language.writer.control_id("<task:request>"), language.writer.part_code["request"]
+    of_questions = sentence_tasks(language.writer)[-1].name == "request"
+    assert of_questions
+    assert (first.ids == asks).sum() == 40 == sum(int((tasks == len(training_tasks(language.writer))).sum()) for tasks in first.tasks)
+    for ids, parts in zip(first.ids, first.parts, strict=True):
+        assert (parts[ids == asks] == 0).all()
+        learnt = np.flatnonzero(parts == code)
+        assert all(ids[at - 1] == asks or parts[at - 1] == code for at in learnt)
+    held = epoch_packs(rows, counts, language.writer, packing, seed=0, epoch=1, augment=False)
+    assert not np.array_equal(np.sort(held.ids[held.parts == code]), np.sort(first.ids[first.parts == code]))

@@ -29,7 +29,7 @@ STAGES = (
     "metadata",
     "counts fields doctor cells by_rows pairing",
     "csentence",
-    "tokenizer prompts",
+    "tokenizer prompts requests questions",
     "automaton hazard",
     "corpus embedded_build",
     "model",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scmulan import __version__
-from scmulan.cli import cells, changes, editing, mapping, measuring, starting, training, tuning, writing
+from scmulan.cli import asking, cells, changes, editing, mapping, measuring, starting, training, tuning, writing
 from scmulan.errors import ScmulanError
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.des
 EDITING = (editing.edit, editing.screen)
 MAPPING = (mapping.search, mapping.transfer)
 CHANGES = (changes.perturb, changes.explain_shift, changes.next_state, changes.fate, changes.enhance)
-WRITING, MEASURING = (writing.generate, writing.complete), (measuring.evaluate, measuring.demo, measuring.bench)
+WRITING, MEASURING = (writing.generate, writing.complete, asking.ask), (measuring.evaluate, measuring.demo, measuring.bench)
 TRAINING = (training.pretrain, starting.start, tuning.finetune)
 
 for command in (*ABOUT_CELLS, *WRITING, *CHANGES, *EDITING, *MAPPING, *TRAINING, *MEASURING):

@@ -76,7 +76,7 @@ def bench(
         typer.Argument(
             metavar="WHAT",
             help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, readout, corpus, "
-            "kill, screen, regulators, check, fuzz-reader, change, perturb, change-types, enhance, next-state, integration or search.",
+            "ask, kill, screen, regulators, check, fuzz-reader, change, perturb, change-types, enhance, next-state, integration or search.",
         ),
     ],
     model: ModelName = "demo",

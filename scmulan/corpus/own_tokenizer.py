@@ -16,6 +16,8 @@ from scmulan.errors import CellDataError, CorpusError
 from scmulan.genes import GeneTable
 from scmulan.metadata import FIELDS, known_labels
 from scmulan.prompts import GENES, load_prompts
+from scmulan.questions_sentences import question_texts
+from scmulan.requests import argument_tokens, request_tasks
 from scmulan.tokenizer import build_tokenizer
 
 
@@ -52,7 +54,7 @@ def build_plan_tokenizer(plan: Plan, folder: str | Path, *, skip_broken: bool = 
     if not len(chosen):
         least = max(plan.tokenizer.least_cells, 1)
         raise CorpusError(f"no gene is detected in {least:,} training cells of sources that can be read; lower tokenizer.least_cells")
-    texts += prompts.texts() + [label for name in FIELDS for label in known_labels(name)]
+    texts += question_texts(list(prompts.fields)) + prompts.texts() + [label for name in FIELDS for label in known_labels(name)]
     fields, tasks = control_names()
     genes = table.symbols[_ordered(chosen, detected, table.symbols, plan.tokenizer.gene_order)]
     return build_tokenizer(
@@ -69,7 +71,7 @@ def build_plan_tokenizer(plan: Plan, folder: str | Path, *, skip_broken: bool = 
 def control_names() -> tuple[list[str], list[str]]:
     """Names of the fields, and of the tasks, that have a token of their own in a new tokenizer."""
     prompts = load_prompts()
-    return [*prompts.fields, GENES], list(prompts.tasks)
+    return [*prompts.fields, GENES, *argument_tokens()], list(dict.fromkeys([*prompts.tasks, *request_tasks()]))
 
 
 def _detection(plan: Plan, number: int, n_genes: int) -> tuple[npt.NDArray[np.int64], dict[str, set[str]]]:

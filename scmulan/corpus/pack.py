@@ -19,6 +19,7 @@ from scmulan.corpus.shards import CellRows
 from scmulan.csentence import Ids, Ragged, Vocabulary
 from scmulan.errors import RecipeError
 from scmulan.prompts import CELL, Sentence, SentenceWriter, Task
+from scmulan.questions_sentences import question_sentences
 
 SHALLOWER = "shallower"
 SHALLOWER_RATES = (0.05, 0.6)
@@ -39,6 +40,7 @@ class Packing:
     thin_least : smallest share of counts that thinning keeps; the rate is log-uniform from it to 1
     dataset_weights : how many times a data set's cells are seen in an epoch, 1 where not named
     window_cells : cells that are packed at a time; a corpus of more is read in windows of some of its shards
+    questions : questions in English that are learnt from in each window of an epoch (`prompts/requests.yaml`), new ones each time
     """
 
     context: int = 1024
@@ -47,6 +49,7 @@ class Packing:
     thin_least: float = 0.3
     dataset_weights: dict[str, float] | None = None
     window_cells: int = 100_000
+    questions: int = 0
 
     def __post_init__(self) -> None:
         if self.pack_tokens < self.context:
@@ -100,8 +103,13 @@ def counts_of_ids(ids: Ragged, vocabulary: Vocabulary) -> sp.csr_matrix:
 
 
 def training_tasks(writer: SentenceWriter) -> list[Task]:
-    """The tasks that are trained, in the order that task codes index."""
+    """The tasks that are trained on cells, in the order that task codes index."""
     return [task for task in writer.prompts.tasks.values() if task.weight > 0]
+
+
+def sentence_tasks(writer: SentenceWriter) -> list[Task]:
+    """The tasks of a pack's sentences, in the order of their codes: those trained on cells, then that of questions."""
+    return training_tasks(writer) + [task for task in writer.prompts.tasks.values() if task.is_of_question]
 
 
 def epoch_sentences(
@@ -281,6 +289,8 @@ def _fill_bins(lengths: Ids, size: int) -> list[list[int]]:
 def epoch_packs(
     rows: CellRows, counts: sp.csr_matrix, writer: SentenceWriter, packing: Packing, *, seed: int, epoch: int, augment: bool = True
 ) -> Packs:
-    """The packs of one epoch; a function of the arguments alone."""
+    """The packs of one epoch, its questions among them (held-out ones where nothing is augmented); a function of the arguments alone."""
     sentences, tasks = epoch_sentences(rows, counts, writer, packing, seed=seed, epoch=epoch, augment=augment)
+    sentences += question_sentences(writer, packing.questions, seed=[seed, epoch], held_out=not augment)
+    tasks = np.append(tasks, np.full(len(sentences) - len(tasks), len(training_tasks(writer)), dtype=np.uint8))
     return pack(sentences, tasks, packing, np.random.default_rng([seed, epoch, 2]), pad=writer.vocabulary.pad)

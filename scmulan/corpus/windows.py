@@ -23,6 +23,7 @@ from scmulan.corpus.pack import Packing, Packs, counts_of, epoch_packs
 from scmulan.corpus.shards import Corpus, file_hash, write_json
 from scmulan.errors import CorpusError
 from scmulan.prompts import SentenceWriter
+from scmulan.questions import material_hash
 
 PACKED = "packed"
 PARTS = ("ids", "parts", "bounds", "tasks", "ends")
@@ -74,6 +75,8 @@ def folder_of(corpus: Corpus, writer: SentenceWriter, packing: Packing, seed: in
     """Where the packs of a corpus under these settings lie: a folder named by a hash of all that decides them."""
     tasks = {name: asdict(task) for name, task in writer.prompts.tasks.items()}
     decisive = [corpus.manifest["tokenizer_sha256"], [shard["sha256"] for shard in corpus.manifest["shards"]], asdict(packing), seed, tasks]
+    if packing.questions:
+        decisive.append(material_hash())
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return corpus.folder / PACKED / key
 

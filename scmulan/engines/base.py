@@ -39,6 +39,31 @@ class CellRequest:
     rates: RatesOfKind | None = None
 
 
+class WordAutomaton(Protocol):
+    """What may come next while words are written after one prompt."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more is to be written."""
+        ...
+
+    def legal(self) -> Ids:
+        """Ids that may come next; (N,), never empty before it is done."""
+        ...
+
+    def advance(self, number: int) -> None:
+        """Read the id that was chosen."""
+        ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """Words after a prompt, and their log-probability among all words, nats."""
+
+    ids: Ids
+    log_probability: float
+
+
 class Engine(Protocol):
     """Ids in, ids out."""
 
@@ -61,6 +86,10 @@ class Engine(Protocol):
     def hidden(self, prompts: Sequence[Ids], *, after: Sequence[int] = (), on_cell: Advance | None = None) -> npt.NDArray[np.float32]:
         """Last hidden state at the last id of each prompt, (prompts, D); or at each of the ids ``after`` it, none of which sees another,
         (prompts, after, D)."""
+        ...
+
+    def write_words(self, prompts: Sequence[Ids], automata: Sequence[WordAutomaton]) -> list[Written]:
+        """The likeliest legal continuation of each prompt, id by id, until its automaton is done."""
         ...
 
     def nats(

@@ -22,8 +22,9 @@ from scmulan.automaton import CellAutomaton, legal_targets
 from scmulan.csentence import BOUNDS, Ids
 from scmulan.decoding.sampling import Sampling, draw, uniform_draws
 from scmulan.decoding.trie import Trie
-from scmulan.engines.base import Advance, CellRequest
+from scmulan.engines.base import Advance, CellRequest, WordAutomaton, Written
 from scmulan.engines.row_rates import RowRates
+from scmulan.engines.transformers_words import write_words
 from scmulan.engines.transformers_writing import CellWriter
 from scmulan.errors import EngineError
 from scmulan.model import Checkpoint
@@ -37,6 +38,8 @@ LIKE_QWEN3 = ("qwen3", "qwen2", "llama")
 SCORE_TOKENS = 8192
 WORD_ROWS = 128
 GENERATE_ROWS = 64
+WORDS_AFTER = 40
+"""Ids of an answer in words, as far as a bucket counts them."""
 
 
 def best_dtype(device: str) -> torch.dtype:
@@ -306,6 +309,17 @@ class TransformersEngine:
             writer = CellWriter(self, [requests[number] for number in members], sampling)
             for number, ids in zip(members, writer.write(on_cell), strict=True):
                 found[number] = ids
+        return found
+
+    @torch.inference_mode()
+    def write_words(self, prompts: Sequence[Ids], automata: Sequence[WordAutomaton]) -> list[Written]:
+        """The likeliest legal continuation of each prompt, id by id, until its automaton is done."""
+        lengths = [len(prompt) for prompt in prompts]
+        self.fits(max(lengths, default=0) + 1, "a question")
+        found: list[Written] = [Written(np.zeros(0, np.int64), 0.0)] * len(prompts)
+        for rows in self.buckets(lengths, WORDS_AFTER):
+            for row, written in zip(rows, write_words(self, [prompts[row] for row in rows], [automata[row] for row in rows]), strict=True):
+                found[row] = written
         return found
 
     def _depths(self, requests: Sequence[CellRequest], sampling: Sampling) -> list[int]:

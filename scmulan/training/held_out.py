@@ -9,7 +9,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from scmulan.corpus.pack import Packs, counts_of, epoch_packs, training_tasks
+from scmulan.corpus.pack import Packs, counts_of, epoch_packs, sentence_tasks
 from scmulan.corpus.shards import CellRows, Corpus
 from scmulan.prompts import CELL_PARTS, FRAME, SentenceWriter
 from scmulan.training.packed import PackedLM
@@ -48,7 +48,8 @@ def held_out_packs(corpus: Corpus, writer: SentenceWriter, recipe: Recipe) -> Pa
     if split is None:
         return None
     held = Data.open(corpus, split, writer, recipe.evaluation_cells)
-    packing = replace(recipe.packing, thin_share=0.0, dataset_weights=None)
+    questions = min(recipe.packing.questions, 2 * recipe.evaluation_cells)
+    packing = replace(recipe.packing, thin_share=0.0, dataset_weights=None, questions=questions)
     return epoch_packs(held.rows, held.counts, writer, packing, seed=1, epoch=0, augment=False)
 
 
@@ -83,7 +84,7 @@ def evaluate(
     inner : the module within
     weights : (parts,) of the training loss
     """
-    names, tasks = writer.prompts.parts, training_tasks(writer)
+    names, tasks = writer.prompts.parts, sentence_tasks(writer)
     found = np.zeros((3, len(tasks), len(names)))  # nats, tokens, sentences
     module.eval()
     with torch.no_grad(), parallel.accelerator.autocast():
