@@ -140,7 +140,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     opened = read_plan(plan)
     build_plan_tokenizer(opened, folder / "tokenizer")
     build_corpus(opened, folder / "tokenizer", folder / "corpus")
-    recipe = fill(Recipe, tiny_recipe(folder / "run", steps=60), "test")
+    recipe = fill(Recipe, tiny_recipe(folder / "run", steps=100), "test")
     model = pretrain(recipe, folder / "corpus", say=lambda _: None, log_with=None)
     return Trained(model, folder / "corpus", folder / "tokenizer", plan, folder / "new.h5ad")
 

@@ -42,6 +42,7 @@ def test_the_goal_of_the_speed_bench_is_a_label_of_its_cells():
     assert {GOAL["cell_type"], START["cell_type"]} <= types
 
 
+@pytest.mark.slow
 def test_baselines_put_the_markers_of_a_fate_first():
     genes = pd.Index(["PRTN3", "ELANE", "GATA2", "HDC", "CPA3", "ACTB"])
     found = _baselines(held_out("larry_haematopoiesis", "train"), STARTS["larry_haematopoiesis"], {"basophil": genes})

@@ -107,7 +107,7 @@ def test_a_label_never_seen_is_scored_as_text(scmulan, trained, tmp_path):
 
 def test_embed_locate_and_describe_write_their_keys(scmulan, trained, tmp_path):
     right(scmulan("embed", trained.cells, "-o", tmp_path / "e.h5ad"))
-    assert read_h5ad(tmp_path / "e.h5ad").obsm["X_scmulan"].shape == (12, 64)
+    assert read_h5ad(tmp_path / "e.h5ad").obsm["X_scmulan"].shape == (12, 2 * 64)
     right(scmulan("locate", trained.cells, "-o", tmp_path / "l.h5ad"))
     assert "scmulan_organ" in read_h5ad(tmp_path / "l.h5ad").obs
     right(scmulan("describe", trained.cells, "-o", tmp_path / "d.h5ad"))

@@ -22,8 +22,12 @@ def sentences(language):
     cells = csentence.encode(random_counts(12, seed=4), language.vocabulary)
     fields = {"organ": "blood", "lineage": "lymphoid", "cell_type": "B cell", "organism": "Homo sapiens"}
     rng = np.random.default_rng(0)
-    tasks = [language.prompts.task(name) for name in language.prompts.built]
-    written = [language.writer.training_sentence(tasks[row % len(tasks)], fields, cells[row], rng) for row in range(len(cells))]
+    tasks = [task for task in map(language.prompts.task, language.prompts.built) if task.weight]
+    asked = [tasks[row % len(tasks)] for row in range(len(cells))]
+    written = [
+        language.writer.training_sentence(task, fields, cells[row], rng, first=(cells[row - 1], fields) if task.first_cell else None)
+        for row, task in enumerate(asked)
+    ]
     ids = np.concatenate([sentence.ids for sentence in written] + [np.zeros(20, dtype=np.int64)])
     return ids, np.concatenate([sentence.parts for sentence in written] + [np.zeros(20, dtype=np.uint8)]) > 0
 

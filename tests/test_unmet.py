@@ -67,6 +67,16 @@ def test_words_of_the_labels_and_genes_of_the_cells_are_met(trained):
     assert v.gene_id("CD19") not in genes
 
 
+def test_words_are_left_as_they_are_where_questions_were_learnt_from(trained):
+    checkpoint, corpus = load_checkpoint(trained.folder), Corpus(trained.corpus)
+    writer = SentenceWriter(checkpoint.tokenizer, checkpoint.vocabulary, load_prompts())
+    matrix = torch.randn(checkpoint.vocabulary.size, 8, generator=torch.Generator().manual_seed(0)) * 0.01
+    matrix[slice(*checkpoint.vocabulary.text)][::2] *= 100
+    was = matrix.clone()
+    assert spread_unmet([matrix], corpus, writer, has_questions=True)[0] == 0
+    assert torch.equal(matrix[slice(*checkpoint.vocabulary.text)], was[slice(*checkpoint.vocabulary.text)])
+
+
 def test_a_model_as_it_is_written_has_its_unmet_rows_spread(trained):
     checkpoint, corpus = load_checkpoint(trained.folder), Corpus(trained.corpus)
     writer = SentenceWriter(checkpoint.tokenizer, checkpoint.vocabulary, load_prompts())
@@ -74,4 +84,4 @@ def test_a_model_as_it_is_written_has_its_unmet_rows_spread(trained):
     was = matrix.clone()
     n_words, _ = spread_unmet([matrix], corpus, writer)
     assert n_words
-    assert float((matrix - was).norm(dim=1).max()) < 0.3 * float(own_part(was[slice(*checkpoint.vocabulary.text)]).median())
+    assert float((matrix - was).norm(dim=1).max()) < 0.5 * float(own_part(was[slice(*checkpoint.vocabulary.text)]).median())

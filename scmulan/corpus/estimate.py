@@ -7,6 +7,7 @@ a plan with many sources the cells of most are taken from the size of their file
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ import numpy.typing as npt
 
 from scmulan.cells_on_disk import CellStore
 from scmulan.corpus.blocks import Block, splits_of
-from scmulan.corpus.pack import Packing
+from scmulan.corpus.pack import FIRST_FIELDS, SHALLOWER, SHALLOWER_RATES, Packing
 from scmulan.corpus.plan import Plan, Source
 from scmulan.corpus.sentences import Sentences, mean_keys
 from scmulan.csentence import Vocabulary, level_of
 from scmulan.genes import GeneTable
+from scmulan.prompts import load_prompts
 from scmulan.tokenizer import ROW_MULTIPLE, load_vocabulary, tokenizer_folder
 
 MOST_OPENED = 24
@@ -36,12 +38,14 @@ CHUNKING = {"cpu": 2.8, "gpu": 23.0}
 
 @dataclass(frozen=True)
 class _Look:
-    """What was seen of a source: its cells, the share of them trained on, ids and levels of some (S,), and the genes that it has."""
+    """What was seen of a source: its cells, the share of them trained on, ids and levels of some (S,), their ids when measured less
+    deeply (S,), and the genes that it has."""
 
     cells: int
     train_share: float
     lengths: npt.NDArray[np.int64]
     levels: npt.NDArray[np.int64]
+    shallow: npt.NDArray[np.int64]
     genes: npt.NDArray[np.int64]
 
 
@@ -61,7 +65,10 @@ def estimate_sentences(plan: Plan, packing: Packing, *, on_gpu: bool) -> tuple[S
     times = np.array([_times_seen(plan.sources[number], packing) for number in chosen])
     weights = np.repeat(trained * times / [len(look.lengths) for look in looks], [len(look.lengths) for look in looks])
     drawn = np.random.default_rng(0).choice(len(weights), size=4096, p=weights / weights.sum())
-    lengths, levels = np.concatenate([look.lengths for look in looks])[drawn], np.concatenate([look.levels for look in looks])[drawn]
+    lengths, levels, shallow = (
+        np.concatenate(parts)[drawn] for parts in zip(*((look.lengths, look.levels, look.shallow) for look in looks), strict=True)
+    )
+    lengths = _with_pairs(lengths, shallow, packing)
     vocabulary = _vocabulary(plan, looks)
     cells, read = round(trained.sum() * scale), (trained * times).sum() * scale
     genes = vocabulary.size - plan.tokenizer.text_size - OF_STRUCTURE if plan.tokenizer.folder is None else vocabulary.n_genes
@@ -74,6 +81,18 @@ def estimate_sentences(plan: Plan, packing: Packing, *, on_gpu: bool) -> tuple[S
     return sentences, vocabulary
 
 
+def _with_pairs(lengths: npt.NDArray[np.int64], shallow: npt.NDArray[np.int64], packing: Packing) -> npt.NDArray[np.int64]:
+    """Lengths of sentences where some are of the task that any cell can be put to twice, as it is and measured less deeply; (S,).
+
+    Those about other pairs of cells are not counted, for the labels that make them are not read here.
+    """
+    tasks = [task for task in load_prompts().tasks.values() if task.weight > 0 and task.first_cell in (None, SHALLOWER)]
+    share = sum(task.weight for task in tasks if task.first_cell) / sum(task.weight for task in tasks)
+    half = (packing.context - FRAME - FIRST_FIELDS) // 2
+    pairs = np.minimum(lengths - FRAME, half) + np.minimum(shallow, half) + FRAME
+    return np.where(np.arange(len(lengths)) % 1000 < 1000 * share, pairs, lengths)
+
+
 def _look(source: Source, packing: Packing) -> _Look:
     table = len(GeneTable.load())
     with (
@@ -84,15 +103,17 @@ def _look(source: Source, packing: Packing) -> _Look:
     ):
         size = min(CELLS_A_RUN, store.n_cells)
         starts = np.unique(np.linspace(0, store.n_cells - size, RUNS).astype(int)).tolist()
-        lengths, levels = [], []
+        lengths, levels, shallow = [], [], []
+        rate = math.sqrt(math.prod(SHALLOWER_RATES))
         for first in starts:
             counts, _ = store.counts(first, first + size, store.gene_index, table)
             for row in range(size):
                 values = counts.data[counts.indptr[row] : counts.indptr[row + 1]]
                 levels.append(len(np.unique(level_of(values))))
                 lengths.append(min(len(values) + levels[-1] + FRAME, packing.context))
+                shallow.append(round(float(-np.expm1(values * np.log1p(-rate)).sum())) + len(np.unique(level_of(np.ceil(values * rate)))))
         known = store.gene_index[store.gene_index >= 0].astype(np.int64)
-        return _Look(store.n_cells, _train_share(source, store), np.array(lengths), np.array(levels), known)
+        return _Look(store.n_cells, _train_share(source, store), np.array(lengths), np.array(levels), np.array(shallow), known)
 
 
 def _times_seen(source: Source, packing: Packing) -> float:

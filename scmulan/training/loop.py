@@ -319,7 +319,8 @@ class Run:
             return weights
         names = ["model.embed_tokens.weight", *([] if self.lm.config.tie_word_embeddings else ["lm_head.weight"])]
         spread = {name: weights[name].clone() for name in names}
-        spread_unmet(list(spread.values()), self.corpus, self.writer, seed=self.recipe.seed)
+        has_questions = self.recipe.packing.questions > 0
+        spread_unmet(list(spread.values()), self.corpus, self.writer, seed=self.recipe.seed, has_questions=has_questions)
         return weights | spread
 
 

@@ -48,10 +48,16 @@ def spread_rows(matrix_VD: torch.Tensor, unmet: npt.NDArray[np.int64], met: npt.
     matrix_VD[unmet] = (rows + missing * random / random.norm(dim=1, keepdim=True)).to(matrix_VD.dtype)
 
 
-def spread_unmet(matrices_VD: Sequence[torch.Tensor], corpus: Corpus, writer: SentenceWriter, *, seed: int = 0) -> tuple[int, int]:
-    """Spread the rows that a corpus never meets, in each matrix; how many words and genes those are."""
+def spread_unmet(
+    matrices_VD: Sequence[torch.Tensor], corpus: Corpus, writer: SentenceWriter, *, seed: int = 0, has_questions: bool = False
+) -> tuple[int, int]:
+    """Spread the rows that a corpus never meets, in each matrix; how many words and genes those are.
+
+    ``has_questions``: questions were learnt from beside the cells, in which nearly every word stands; then none is taken for unmet.
+    """
     v = writer.vocabulary
     words, genes = unmet_ids(corpus, writer)
+    words = words[:0] if has_questions else words
     for number, matrix_VD in enumerate(matrices_VD):
         for unmet, every in ((words, np.arange(*v.text)), (genes, np.arange(v.first_gene, v.last_gene))):
             spread_rows(matrix_VD, unmet, np.setdiff1d(every, unmet), seed=seed + number)
