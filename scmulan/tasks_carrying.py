@@ -191,6 +191,9 @@ def _embed(request: Request, given: Circumstances) -> Result:
 def _changes(saying: Saying, cells: AnnData, what: str) -> None:
     """The genes that a predicted change moved most."""
     moved = cells.var["scmulan_change"].dropna() if "scmulan_change" in cells.var else pd.Series(dtype=float)
+    if moved.empty:
+        saying.add("unchanged", n=cells.n_obs, what=what)
+        return
     most = moved.loc[moved.abs().sort_values(ascending=False).index[:LISTED]]
     saying.add_list("change", [{"gene": str(gene), "nats": float(by)} for gene, by in most.items()], n=cells.n_obs, what=what)
 
