@@ -140,7 +140,10 @@ def test_numbers_are_read_as_people_write_them(said, number):
     [
         ("cell_type", "the CD8 T cells", "CD8-positive, alpha-beta T cell"),
         ("cell_type", "fibrobalsts", "fibroblast"),
+        ("cell_type", "progenitors", "progenitor cell"),
         ("organ", "bone marow", "bone marrow"),
+        ("organ", "lung tissue", "lung"),
+        ("organ", "adipose tissue", "adipose tissue"),
         ("organism", "mice", "Mus musculus"),
         ("time", "twenty-four hours", "hour 24"),
         ("perturbation", "Ifnb1 overexpression", "IFNB1 overexpression"),
