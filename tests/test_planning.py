@@ -26,7 +26,7 @@ from scmulan.training.recipe import Recipe, fill
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Recipe:
-    return fill(Recipe, tiny_recipe(tmp_path_factory.mktemp("planned"), steps=60), "test")
+    return fill(Recipe, tiny_recipe(tmp_path_factory.mktemp("planned"), steps=100), "test")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_what_would_go_wrong_is_said_before_it_does(trained, recipe, sentences):
 
 
 def test_layers_made_again_cost_hours_but_no_needed_operations(trained, recipe, sentences):
-    again = fill(Recipe, tiny_recipe(trained.folder, steps=60, checkpoint_activations=True), "test")
+    again = fill(Recipe, tiny_recipe(trained.folder, steps=100, checkpoint_activations=True), "test")
     plain, checkpointed = planned(recipe, sentences, trained), planned(again, sentences, trained)
     assert checkpointed.operations["run"] == plain.operations["run"]
     assert 1 < checkpointed.time["hours"] / plain.time["hours"] < 4 / 3
@@ -127,8 +127,8 @@ def test_a_recipe_with_a_plan_is_estimated_without_building_it(trained, tmp_path
 
 def test_the_presets_are_listed_with_their_parameters():
     found = CliRunner().invoke(app, ["pretrain", "--presets", "--json"])
-    assert json.loads(found.stdout)["368m"]["total"] == 370_266_112
-    assert "370,266,112" in CliRunner().invoke(app, ["pretrain", "--presets"]).stdout
+    assert json.loads(found.stdout)["368m"]["total"] == 370_331_648
+    assert "370,331,648" in CliRunner().invoke(app, ["pretrain", "--presets"]).stdout
 
 
 def test_neither_a_recipe_nor_presets_is_an_error():

@@ -19,7 +19,7 @@ from scmulan.ontology import Ontology
 from scmulan.tokenizer import LARGEST_VOCABULARY, default_folder, load_tokenizer, load_vocabulary, tokenizer_folder, tokenizer_hash
 from scmulan.tokenizer_build import build_default, default_genes, in_order
 
-GOLDEN_HASH = "7a43a9adc2ddcf680bccfeb4e9450c13ef805c1f9fb36f0172ce78c357e6f36e"
+GOLDEN_HASH = "060bd4b531c921be8320b057a64af63e41ad7d0380bee2438b7b44f85fb757e1"
 TABLE = GeneTable.load()
 FILES = sorted(assets.path("embedded", "cells").glob("*.h5ad"))
 
