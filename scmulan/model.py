@@ -43,7 +43,7 @@ class Preset:
     tied: bool = True
 
 
-# 30m to 1b are named for all their parameters under the default tokenizer (29.5, 99.8, 370.3 and 1,030.0 million): tests hold it.
+# 30m to 1b are named for all their parameters under the default tokenizer (29.5, 99.7, 370.3 and 1,030.0 million): tests hold it.
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=160, head_dim=32),
     "small": Preset(hidden=128, layers=4, heads=4, kv_heads=2, intermediate=384, head_dim=32),
