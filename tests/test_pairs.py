@@ -120,3 +120,13 @@ def test_sentences_about_two_cells_fit_the_context(language, rows):
     deep = replace(rows, ids=csentence.encode(random_counts(len(CELLS), seed=3, mean_genes=250, deepest=60), language.vocabulary))
     sentences, _ = epoch_sentences(deep, counts_of(deep.ids, language.writer), language.writer, Packing(context=300), seed=0, epoch=0)
     assert max(len(sentence.ids) for sentence in sentences) <= 300
+
+
+def test_a_context_without_room_for_two_cells_holds_sentences_about_one(language, rows):
+    tasks = training_tasks(language.writer)
+    for context in (110, 130):
+        sentences, drawn = epoch_sentences(
+            rows, counts_of(rows.ids, language.writer), language.writer, Packing(context=context), seed=0, epoch=0
+        )
+        assert max(len(sentence.ids) for sentence in sentences) <= context
+        assert all(tasks[code].first_cell is None for code in drawn)

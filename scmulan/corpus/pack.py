@@ -26,6 +26,8 @@ SHALLOWER_RATES = (0.05, 0.6)
 """Shares of a cell's counts that the shallower measurement of it keeps, log-uniform."""
 FIRST_FIELDS = 64
 """Ids that a sentence about two cells keeps free for the fields of the first."""
+LEAST_ROOM = 32
+"""Ids that each of two cells has to have room for; else the cell is put to a task about one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,9 @@ def epoch_sentences(
     chosen = _weighted_rows(rows, packing, rng)
     tasks = training_tasks(writer)
     first_cells = first_cells_of(rows, {task.first_cell for task in tasks if task.first_cell})
-    drawn = _draw_tasks(rows, chosen, tasks, first_cells, rng)
+    room = packing.context - np.array([_frame_length(rows, int(row), writer) for row in chosen], dtype=np.int64)
+    room_of_two = (room - FIRST_FIELDS) // 2
+    drawn = _draw_tasks(rows, chosen, tasks, first_cells, room_of_two >= LEAST_ROOM, rng)
     is_pair = np.array([task.first_cell is not None for task in tasks], dtype=bool)[drawn]
     cells = counts[chosen]
     is_thinned = np.zeros(len(chosen), dtype=bool)
@@ -134,8 +138,7 @@ def epoch_sentences(
         is_thinned = rng.random(len(chosen)) < packing.thin_share
         rates = np.exp(rng.uniform(np.log(packing.thin_least), 0, len(chosen)))
         cells = csentence_thinning.thin(cells, np.where(is_thinned, rates, 1.0), seed=hash((seed, epoch)) & 0x7FFFFFFF)
-    room = packing.context - np.array([_frame_length(rows, int(row), writer) for row in chosen])
-    room = np.where(is_pair, (room - FIRST_FIELDS) // 2, room)
+    room = np.where(is_pair, room_of_two, room)
     cells, cut = csentence_thinning.thin_to_fit(cells, room, seed=hash((seed, epoch, 1)) & 0x7FFFFFFF)
     true_depth = ~(is_thinned | cut)
     ids = _encoded(cells, rows, chosen, true_depth, writer)
@@ -163,9 +166,17 @@ def _encoded(cells: sp.csr_matrix, rows: CellRows, chosen: Ids, is_whole: npt.ND
 
 
 def _draw_tasks(
-    rows: CellRows, chosen: Ids, tasks: list[Task], first_cells: Mapping[str, FirstCells], rng: np.random.Generator
+    rows: CellRows,
+    chosen: Ids,
+    tasks: list[Task],
+    first_cells: Mapping[str, FirstCells],
+    holds_two: npt.NDArray[np.bool_],
+    rng: np.random.Generator,
 ) -> npt.NDArray[np.uint8]:
-    """A task for each cell, by weight among those that it can be put to; (S,)."""
+    """A task for each cell, by weight among those that it can be put to; (S,).
+
+    ``holds_two``: whether the context has room for the cell and another beside its fields; (S,).
+    """
     is_possible_CT = np.ones((len(rows), len(tasks)), dtype=bool)
     for number, task in enumerate(tasks):
         if task.first_cell is not None:
@@ -175,7 +186,10 @@ def _draw_tasks(
             is_possible_CT[:, number] &= np.any(known, axis=0)
     writes = next((number for number, task in enumerate(tasks) if CELL in task.predict and task.first_cell is None), 0)
     is_possible_CT[~is_possible_CT.any(1), writes] = True
-    sums_ST = np.cumsum(is_possible_CT[chosen] * np.array([task.weight for task in tasks]), axis=1)
+    is_pair = np.array([task.first_cell is not None for task in tasks], dtype=bool)
+    is_possible_ST = is_possible_CT[chosen] & (holds_two[:, None] | ~is_pair)
+    is_possible_ST[~is_possible_ST.any(1), writes] = True
+    sums_ST = np.cumsum(is_possible_ST * np.array([task.weight for task in tasks]), axis=1)
     uniform_S1 = rng.random(len(chosen))[:, None]
     drawn: npt.NDArray[np.uint8] = (uniform_S1 >= sums_ST / sums_ST[:, -1:]).sum(1).astype(np.uint8)
     return drawn
