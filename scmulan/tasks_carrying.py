@@ -1,7 +1,6 @@
 """Carries requests out by the model's own methods, one function a task, and says in sentences what came of them.
 
-A request that can't be carried out is answered with the reason, and does not stop those after it. Tasks that a build lacks are said to be
-not built.
+A request that can't be carried out is answered with the reason, and does not stop those after it.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scmulan.cells import AnnData
+from scmulan.corpus.pairs import is_control
 from scmulan.errors import PromptError, ScmulanError
 from scmulan.metadata import obs_columns
 from scmulan.requests import Request
@@ -65,11 +65,6 @@ def carry_out(request: Request, given: Circumstances) -> Result:
     except ScmulanError as error:
         facts = {"task": request.task, "reason": str(error)}
         return Result(request, None, (facts,), sentence("refused", facts), is_done=False)
-
-
-def _unbuilt(request: Request) -> Result:
-    facts = {"task": request.task}
-    return Result(request, None, (facts,), sentence("not_built", facts), is_done=False)
 
 
 def _outside(request: Request, given: Circumstances) -> Result:
@@ -195,12 +190,10 @@ def _changes(saying: Saying, cells: AnnData, what: str) -> None:
         saying.add("unchanged", n=cells.n_obs, what=what)
         return
     most = moved.loc[moved.abs().sort_values(ascending=False).index[:LISTED]]
-    saying.add_list("change", [{"gene": str(gene), "nats": float(by)} for gene, by in most.items()], n=cells.n_obs, what=what)
+    saying.add_list("change", [{"gene": str(gene), "log2": float(by)} for gene, by in most.items()], n=cells.n_obs, what=what)
 
 
 def _perturb(request: Request, given: Circumstances) -> Result:
-    if not hasattr(given.model, "perturb"):
-        return _unbuilt(request)
     said = dict(request.fields)
     perturbation, how = said.pop("perturbation", None), {name: said.pop(name, None) for name in ("dose", "time")}
     if perturbation is None:
@@ -215,17 +208,15 @@ def _perturb(request: Request, given: Circumstances) -> Result:
 
 
 def _explain(request: Request, given: Circumstances) -> Result:
-    if not hasattr(given.model, "explain_shift"):
-        return _unbuilt(request)
     assert given.adata is not None
     column = next((column for column in obs_columns("perturbation") if column in given.adata.obs), None)
     if column is None:
         raise PromptError(f"obs says not which cells are controls; needed a column such as {', '.join(obs_columns('perturbation')[:3])}")
     values = given.adata.obs[column].astype(str)
-    is_control = values.map(lambda text: name_of("perturbation", text).value in ("control", "non-targeting control")).to_numpy()
-    if is_control.all() or not is_control.any():
-        raise PromptError(f"obs[{column!r}] has {'only' if is_control.all() else 'no'} control cells; needed both controls and others")
-    table = given.model.explain_shift(given.adata[is_control].copy(), given.adata[~is_control].copy(), seed=given.seed)
+    unperturbed = values.map(lambda text: is_control(name_of("perturbation", text).value)).to_numpy()
+    if unperturbed.all() or not unperturbed.any():
+        raise PromptError(f"obs[{column!r}] has {'only' if unperturbed.all() else 'no'} control cells; needed both controls and others")
+    table = given.model.explain_shift(given.adata[unperturbed].copy(), given.adata[~unperturbed].copy(), seed=given.seed)
     saying = Saying()
     entries = [{"label": str(name), "p": float(p)} for name, p in table["probability"].iloc[:LISTED].items()]
     saying.add_list("shift", entries, n=len(table))
@@ -242,8 +233,6 @@ def _time_of(request: Request) -> tuple[str, Request]:
 
 
 def _next_state(request: Request, given: Circumstances) -> Result:
-    if not hasattr(given.model, "next_state"):
-        return _unbuilt(request)
     saying = Saying()
     time, rest = _time_of(request)
     cells = given.model.next_state(_selected(rest, given, saying).adata, time, seed=given.seed)
@@ -252,8 +241,6 @@ def _next_state(request: Request, given: Circumstances) -> Result:
 
 
 def _fate(request: Request, given: Circumstances) -> Result:
-    if not hasattr(given.model, "fate"):
-        return _unbuilt(request)
     saying = Saying()
     time, rest = _time_of(request)
     chosen = _selected(rest, given, saying)
@@ -265,8 +252,6 @@ def _fate(request: Request, given: Circumstances) -> Result:
 
 
 def _enhance(request: Request, given: Circumstances) -> Result:
-    if not hasattr(given.model, "enhance"):
-        return _unbuilt(request)
     saying = Saying()
     chosen = _selected(request, given, saying)
     before = int(np.median(np.asarray(given.model.read(chosen.adata).whole.sum(1))))
@@ -278,8 +263,6 @@ def _enhance(request: Request, given: Circumstances) -> Result:
 
 
 def _edit(request: Request, given: Circumstances) -> Result:
-    if not hasattr(given.model, "edit"):
-        return _unbuilt(request)
     genes = {gene.name: gene.action for gene in request.genes if gene.action}
     if not genes:
         raise PromptError("which gene is to be edited, and how, is not said; needed as 'GATA1 deleted'")
@@ -296,8 +279,6 @@ def _edit(request: Request, given: Circumstances) -> Result:
 
 
 def _screen(request: Request, given: Circumstances) -> Result:
-    if not hasattr(given.model, "screen"):
-        return _unbuilt(request)
     if request.goal is None:
         raise PromptError("the goal of the screen is not said; needed a cell type")
     start = {"cell_type": request.start} if request.start else None
@@ -309,22 +290,17 @@ def _screen(request: Request, given: Circumstances) -> Result:
 
 
 def _genes_like(request: Request, given: Circumstances) -> Result:
-    about: Any = getattr(given.model, "genes", None)
-    if not hasattr(about, "like"):
-        return _unbuilt(request)
     if not request.genes:
         raise PromptError("no gene is said; needed one, for example GATA1")
     saying, found = Saying(), {}
     for gene in request.genes:
-        found[gene.name] = about.like(gene.name, n=request.number or USUAL_NUMBER)
+        found[gene.name] = given.model.genes.like(gene.name, n=request.number or USUAL_NUMBER)
         entries = [{"gene": str(name), "cosine": float(by)} for name, by in found[gene.name].items()]
         saying.add_list("genes_like", entries, **{"of": gene.name})
     return saying.result(request, found)
 
 
 def _search(request: Request, given: Circumstances) -> Result:
-    if not hasattr(given.model, "search"):
-        return _unbuilt(request)
     if given.index is None:
         raise PromptError("no index of reference cells was given; needed index=FOLDER (--index)")
     saying = Saying()

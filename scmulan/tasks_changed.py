@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 from scipy.special import softmax
-from scipy.stats import false_discovery_control, norm
+from scipy.stats import false_discovery_control, t
 
 from scmulan.cells import AnnData
 from scmulan.cells_writing import annotate_adata, new_adata
@@ -26,6 +26,8 @@ from scmulan.tasks_opened import Opened
 DRAWS = 1000
 """Draws of cells for an interval."""
 INTERVAL = 95.0
+LEAST_PAIRS = 10
+"""For fewer cells no p value is told: counts of a few cells are far from normal, and a gene that three cells take would look sure."""
 TOLD_TO_ENHANCE = ("organism", "assay", "organ")
 """Fields that `enhance` is told: what a cell is shall be read from the cell."""
 CONTROL_CELL = "scmulan_from"
@@ -176,8 +178,8 @@ def change_table(before: sp.csr_matrix, after: sp.csr_matrix, *, seed: int = 0) 
     -------
     DataFrame (G, ...)
         ``before`` and ``after``, means of CP10k; ``change``, log2 of the ratio of (mean CP10k + 1), with ``low`` and ``high``, its 95 %
-        interval over draws of cells; ``p_value`` of a test of signs flipped by normal approximation over pairs, ``q_value`` its
-        Benjamini-Hochberg rate. An interval says how sure the mean of predicted cells is, not how right the model is.
+        interval over draws of cells; ``p_value`` of a paired t test of log1p CP10k (1 for fewer than ``LEAST_PAIRS`` cells),
+        ``q_value`` its Benjamini-Hochberg rate. An interval says how sure the mean of predicted cells is, not how right the model is.
     """
     first, second = (np.expm1(log1p_cp10k(counts)).tocsr() for counts in (before, after))
     n = first.shape[0]
@@ -201,12 +203,14 @@ def change_table(before: sp.csr_matrix, after: sp.csr_matrix, *, seed: int = 0) 
 
 
 def _paired(before: sp.csr_matrix, after: sp.csr_matrix) -> npt.NDArray[np.float64]:
-    """Two-sided p values of the mean difference over pairs, by the normal approximation; 1 where nothing varies."""
+    """Two-sided p values of a paired t test; 1 where nothing varies, and everywhere where pairs are too few for their mean to be normal."""
     difference = sp.csr_matrix(after - before).astype(np.float64)
     n = difference.shape[0]
+    if n < LEAST_PAIRS:
+        return np.ones(difference.shape[1])
     mean = np.asarray(difference.mean(0)).ravel()
     variance = np.asarray(difference.multiply(difference).mean(0)).ravel() - mean**2
-    error = np.sqrt(np.maximum(variance, 0) / max(n - 1, 1))
-    z = np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
-    found: npt.NDArray[np.float64] = 2 * norm.sf(np.abs(z))
+    error = np.sqrt(np.maximum(variance, 0) / (n - 1))
+    score = np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
+    found: npt.NDArray[np.float64] = 2 * t.sf(np.abs(score), n - 1)
     return found

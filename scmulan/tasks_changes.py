@@ -20,7 +20,7 @@ from scmulan import csentence
 from scmulan.cells import AnnData
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance, CellRequest
-from scmulan.errors import PromptError, ScmulanWarning
+from scmulan.errors import PromptError, ScmulanWarning, some
 from scmulan.labels import as_answer
 from scmulan.metadata import canonical
 from scmulan.perturbations import Perturbation, control_label, perturbation_of
@@ -66,7 +66,17 @@ class Changes:
 
     def read(self, adata: AnnData) -> Ready:
         """Cells as first ones: thinned to half of what a sentence holds."""
-        return self.opened.read(adata, reserve=self.opened.length - first_room(self.opened))
+        ready = self.opened.read(adata, reserve=self.opened.length - first_room(self.opened))
+        empty = np.flatnonzero(np.diff(ready.counts.indptr) == 0)
+        if len(empty):
+            names = some([ready.cells.cell_ids[row] for row in empty])
+            warnings.warn(
+                f"{len(empty):,} of {len(ready.ids):,} cells have no count of a gene of this model ({names}): what is said of them "
+                "rests on their fields alone; leave them out",
+                ScmulanWarning,
+                stacklevel=4,
+            )
+        return ready
 
     def perturbation(self, given: str | Mapping[str, str]) -> Perturbation:
         """The perturbation asked about; a warning where training cells did not have it."""

@@ -72,14 +72,14 @@ def sentence(template: str, facts: Facts) -> str:
 
 
 class _Filler(string.Formatter):
-    """Formats counts as 1,234, shares as 87 %, nats as +1.23."""
+    """Formats counts as 1,234, shares as 87 %, signed numbers as +1.23."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if format_spec == "count":
             return f"{int(value):,}"
         if format_spec == "share":
             return f"{100 * float(value):.0f} %"
-        if format_spec == "nats":
+        if format_spec == "signed":
             return f"{float(value):+.2f}"
         return str(super().format_field(value, format_spec))
 

@@ -153,3 +153,21 @@ def test_the_table_of_changes_has_intervals_that_hold_the_change_and_finds_the_g
     assert (same["change"] == 0).all()
     assert (same["p_value"] == 1).all()
     assert isinstance(table, pd.DataFrame)
+
+
+@pytest.mark.parametrize(("n", "is_told"), [(9, False), (18, True)])
+def test_few_pairs_have_no_p_value(n, is_told):
+    rng, mean = np.random.default_rng(0), np.ones(40)
+    before = rng.poisson(mean, (n, 40))
+    mean[2] = 10
+    table = change_table(sp.csr_matrix(before), sp.csr_matrix(rng.poisson(mean, (n, 40))))
+    assert bool((table["p_value"] < 1).any()) is is_told
+    assert not is_told or table["p_value"].idxmin() == 2
+
+
+def test_a_cell_without_counts_is_told(changed, controls):
+    counts = controls.X.toarray()
+    counts[3] = 0
+    controls.X = sp.csr_matrix(counts)
+    with pytest.warns(ScmulanWarning, match=f"1 of 20 cells have no count of a gene of this model \\('{controls.obs_names[3]}'\\)"):
+        changed.perturb(controls, "CD19 knockout", n=2)
