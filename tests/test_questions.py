@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -75,12 +77,22 @@ def lines_of(phrasings, part: str) -> set[str]:
     return found | set(phrasings[part].joined)
 
 
+def wordings(lines: set[str]) -> set[str]:
+    """Every way in which lines can be worded, but for those of very many ways."""
+    found = set[str]()
+    for line in lines:
+        parts = [part[1:-1].split("|") if part.startswith("(") and "|" in part else [part] for part in re.split(r"(\([^()]*\|[^()]*\))", line)]
+        if np.prod([len(part) for part in parts]) < 20_000:
+            found |= {" ".join("".join(words).split()) for words in itertools.product(*parts)}
+    return found
+
+
 def test_no_held_out_phrasing_is_trained_on(phrasings):
     trained = lines_of(phrasings, "phrasings")
     held, far = lines_of(phrasings, "held_out"), lines_of(phrasings, "far")
-    assert not trained & (held | far)
-    assert len(trained) > 600
-    assert 0.12 < len(held) / (len(trained) + len(held)) < 0.2
+    assert not wordings(trained) & wordings(held | far)
+    assert len(trained) > 2000
+    assert len(held) > 120
     assert len(far) > 100
 
 
