@@ -21,6 +21,8 @@ from sklearn.model_selection import train_test_split
 from scmulan import cells as cells_module
 from scmulan.cells_writing import write_h5ad
 from scmulan.errors import CellDataError
+from scmulan.measures.change_splits import split_changes
+from scmulan.measures.fate import clone_folds
 from scmulan.metadata import canonical
 
 
@@ -43,10 +45,13 @@ SOURCES = (
     Source(name="ipsc_cm_timecourse", repository="gongx030/scDatasets", licence="MIT", publication="iPSC to cardiomyocyte time course"),
     Source(name="pollen_cortex", repository="gongx030/scDatasets", licence="MIT", publication="Pollen et al. 2014"),
     Source(name="mixology_sc_dropseq", repository="LuyiTian/sc_mixology", licence="MIT", publication="Tian et al. 2019"),
+    Source(name="papalexi_eccite_thp1", repository="Katsevich-Lab/sceptredata", licence="MIT", publication="Papalexi et al. 2021"),
 )
-KEPT_COLUMNS = ("tissue", "organism", "assay", "dataset", "time", "donor", "clone", "condition")
+KEPT_COLUMNS = ("tissue", "organism", "assay", "dataset", "time", "donor", "clone", "guide", "perturbation", "condition")
 TEST_SHARE = 0.2
+CLONE_FOLDS = 5
 DEEPEST = 60_000
+NO_TARGET = "non-targeting"
 
 
 def build(source_folder: Path, output: Path) -> pd.DataFrame:
@@ -79,7 +84,10 @@ def _small(adata: cells_module.AnnData, source: Source) -> cells_module.AnnData:
     obs["cell_type"] = written.map(lambda value: labels[value].value)
     obs["cell_type_ontology_term_id"] = written.map(lambda value: labels[value].ontology_id or "unknown")
     obs["original_cell_type"] = written
-    obs["split"] = _split(written)
+    obs["split"] = _split(obs)
+    if "guide" in obs:
+        target = obs["perturbation"].astype(str)
+        obs["perturbation"] = np.where(target == NO_TARGET, f"{NO_TARGET} control", target + " knockout")
     for name in obs:
         obs[name] = obs[name].astype(str).astype("category")
     small = cells_module.AnnData(X=matrix[:, kept], obs=obs, var=adata.var.iloc[np.flatnonzero(kept)][[]])
@@ -98,32 +106,51 @@ def _thin_reads(matrix: sp.csr_matrix, seed: int) -> sp.csr_matrix:
     return matrix.astype(np.uint16 if matrix.max() > 255 else np.uint8)
 
 
-def _split(labels: pd.Series) -> np.ndarray:
-    """``test`` for 20 % of the cells of each type, ``train`` for the others."""
-    split = np.full(len(labels), "train", dtype=object)
-    counts = labels.value_counts()
-    grouped = labels.where(labels.map(counts) > 1, counts.index[0])  # a single cell can't be split; it goes with the largest type
-    _, test = train_test_split(np.arange(len(labels)), test_size=TEST_SHARE, stratify=grouped, random_state=0)
-    split[test] = "test"
+def _split(obs: pd.DataFrame) -> np.ndarray:
+    """``test`` for one guide of each target and half of the controls of a screen, for a fifth of the clones, else for 20 % of each type."""
+    split = np.full(len(obs), "train", dtype=object)
+    if "guide" in obs:
+        parts = split_changes(obs["perturbation"], NO_TARGET, held_out="guides", guides=obs["guide"], seed=0)
+        split[np.concatenate([parts.control_true, *parts.held.values()])] = "test"
+    elif "clone" in obs:
+        split[clone_folds(obs["clone"].astype(str), CLONE_FOLDS, seed=0) == 0] = "test"
+    else:
+        split[_of_each_type(obs["original_cell_type"])] = "test"
     return split
 
 
+def _of_each_type(labels: pd.Series) -> np.ndarray:
+    """Rows of 20 % of the cells of each type."""
+    counts = labels.value_counts()
+    grouped = labels.where(labels.map(counts) > 1, counts.index[0])  # a single cell can't be split; it goes with the largest type
+    _, test = train_test_split(np.arange(len(labels)), test_size=TEST_SHARE, stratify=grouped, random_state=0)
+    return np.asarray(test)
+
+
 def _repack(path: Path) -> None:
-    """Store the sparse matrix's parts with byte shuffling and the strongest gzip, indices in the fewest bytes that AnnData reads."""
-    with h5py.File(path, "r+") as file:
-        group = file["X"]
-        for name in ("data", "indices"):
-            values = group[name][:]
-            del group[name]
-            group.create_dataset(
-                name, data=values, compression="gzip", compression_opts=9, shuffle=True, chunks=(min(len(values), 1 << 18),)
-            )
-    with h5py.File(path, "r") as old, h5py.File(path.with_suffix(".packed"), "w") as new:
-        for key in old:
-            old.copy(key, new)
-        for key, value in old.attrs.items():
-            new.attrs[key] = value
-    path.with_suffix(".packed").rename(path)
+    """Store the file anew: names as text of one length, which gzip reaches, and the sparse matrix's parts with byte shuffling."""
+    packed = path.with_suffix(".packed")
+    with h5py.File(path, "r") as old, h5py.File(packed, "w") as new:
+        new.attrs.update(old.attrs)
+        old.visititems(lambda name, item: _store(new, name, item))
+    packed.rename(path)
+
+
+def _store(file: h5py.File, name: str, item: h5py.Group | h5py.Dataset) -> None:
+    """A group or an array of another file, in few bytes."""
+    if isinstance(item, h5py.Group):
+        stored = file.create_group(name)
+    elif item.shape == ():
+        stored = file.create_dataset(name, data=item[()], dtype=item.dtype)
+    else:
+        values, dtype = item[:], item.dtype
+        if h5py.check_string_dtype(dtype) is not None:
+            dtype = h5py.string_dtype("utf-8", max(len(value) for value in values))
+        chunks = (min(len(values), 1 << 18),)
+        stored = file.create_dataset(
+            name, data=values.astype(dtype), dtype=dtype, compression="gzip", compression_opts=9, shuffle=True, chunks=chunks
+        )
+    stored.attrs.update(item.attrs)
 
 
 def main() -> None:

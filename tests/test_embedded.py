@@ -18,7 +18,6 @@ from scmulan.metadata import canonical
 CELLS = assets.path("embedded", "cells")
 FILES = sorted(CELLS.glob("*.h5ad"))
 MODEL = assets.path("embedded").joinpath("model")
-MEGABYTE = 1024**2
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
@@ -31,7 +30,7 @@ def obs(request):
 
 
 def test_the_cells_are_under_fifteen_megabytes():
-    assert 0 < sum(path.stat().st_size for path in FILES) < 15 * MEGABYTE
+    assert 0 < sum(path.stat().st_size for path in FILES) < 15_000_000
 
 
 def test_every_file_stands_in_sources_with_repository_licence_and_publication():
@@ -57,14 +56,33 @@ def test_every_file_is_attributed():
     assert not [path.stem for path in FILES if path.stem not in text]
 
 
-def test_the_split_is_that_of_scikit_learn(obs):
-    """Types of a single cell go with the largest type, as they can't be divided."""
+def test_a_fifth_of_each_type_is_held_out(obs):
+    """Drawn by scikit-learn; types of a single cell go with the largest type, as they can't be divided."""
+    assert set(obs["split"]) == {"train", "test"}
+    if "clone" in obs or "guide" in obs:
+        return
     labels = obs["original_cell_type"].astype(str)
     counts = labels.value_counts()
     grouped = labels.where(labels.map(counts) > 1, counts.index[0])
     _, test = train_test_split(np.arange(len(obs)), test_size=TEST_SHARE, stratify=grouped, random_state=0)
     assert set(np.flatnonzero(obs["split"] == "test")) == set(test)
-    assert set(obs["split"]) == {"train", "test"}
+
+
+def test_whole_clones_are_held_out_where_clones_are_known():
+    obs = anndata.read_h5ad(CELLS / "larry_haematopoiesis.h5ad", backed="r").obs
+    assert (obs.groupby("clone", observed=True)["split"].nunique() == 1).all()
+    assert 0.15 < (obs["split"] == "test").mean() < 0.25
+
+
+def test_one_guide_of_each_target_and_half_of_the_controls_are_held_out_of_the_screen():
+    obs = anndata.read_h5ad(CELLS / "papalexi_eccite_thp1.h5ad", backed="r").obs
+    is_control = obs["perturbation"] == "non-targeting control"
+    assert abs((obs.loc[is_control, "split"] == "test").mean() - 0.5) < 0.01
+    guides = obs[~is_control].groupby("guide", observed=True)["split"]
+    assert (guides.nunique() == 1).all()
+    held = obs[~is_control & (obs["split"] == "test")]
+    assert (held.groupby("perturbation", observed=True)["guide"].nunique() == 1).all()
+    assert held["perturbation"].nunique() == 25
 
 
 def test_labels_are_preferred_ones_with_the_ontology_ids_of_the_table(obs):
@@ -100,10 +118,9 @@ needs_model = pytest.mark.skipif(not MODEL.is_dir(), reason="no embedded model y
 
 
 @needs_model
-def test_the_model_is_under_sixteen_megabytes_in_one_file():
-    weights = sorted(MODEL.glob("*.safetensors"))
-    assert [path.name for path in weights] == ["model.safetensors"]
-    assert weights[0].stat().st_size < 16 * MEGABYTE
+def test_the_model_is_under_sixteen_megabytes():
+    assert {path.name for path in MODEL.glob("*.safetensors")} <= {"model.safetensors", "rates.safetensors"}
+    assert sum(path.stat().st_size for path in MODEL.iterdir()) < 16_000_000
 
 
 @needs_model

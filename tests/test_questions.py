@@ -81,7 +81,9 @@ def wordings(lines: set[str]) -> set[str]:
     """Every way in which lines can be worded, but for those of very many ways."""
     found = set[str]()
     for line in lines:
-        parts = [part[1:-1].split("|") if part.startswith("(") and "|" in part else [part] for part in re.split(r"(\([^()]*\|[^()]*\))", line)]
+        parts = [
+            part[1:-1].split("|") if part.startswith("(") and "|" in part else [part] for part in re.split(r"(\([^()]*\|[^()]*\))", line)
+        ]
         if np.prod([len(part) for part in parts]) < 20_000:
             found |= {" ".join("".join(words).split()) for words in itertools.product(*parts)}
     return found
