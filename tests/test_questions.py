@@ -77,13 +77,14 @@ def lines_of(phrasings, part: str) -> set[str]:
     return found | set(phrasings[part].joined)
 
 
+ALTERNATIVES = re.compile(r"(\([^()]*\|[^()]*\))")
+
+
 def wordings(lines: set[str]) -> set[str]:
     """Every way in which lines can be worded, but for those of very many ways."""
     found = set[str]()
     for line in lines:
-        parts = [
-            part[1:-1].split("|") if part.startswith("(") and "|" in part else [part] for part in re.split(r"(\([^()]*\|[^()]*\))", line)
-        ]
+        parts = [part[1:-1].split("|") if ALTERNATIVES.fullmatch(part) else [part] for part in ALTERNATIVES.split(line)]
         if np.prod([len(part) for part in parts]) < 20_000:
             found |= {" ".join("".join(words).split()) for words in itertools.product(*parts)}
     return found
