@@ -24,7 +24,7 @@ from scmulan.training.loop import Say
 
 MOST_CELLS = 500
 """No more cells are read than these, of the task `generate`."""
-MOST_PERTURBED = 6000
+MOST_PERTURBED = 20_000
 """Nor than these, of `perturb`: what a perturbation does is little beside what a cell is."""
 
 Prompts = Callable[[int], Ids]

@@ -31,7 +31,7 @@ STAGES = (
     "csentence",
     "tokenizer prompts requests questions",
     "automaton hazard",
-    "corpus embedded_build",
+    "corpus",
     "model",
     "training adapters",
     "decoding rates",
@@ -40,7 +40,7 @@ STAGES = (
     "labels levels readout perturbations tasks finetune search",
     "held_out evaluate plots _drawing report",
     "serving",
-    "trials bench demo cli __main__",
+    "trials bench demo embedded_build cli __main__",
 )
 STAGE_OF = {name: number for number, line in enumerate(STAGES) for name in line.split()}
 BARE = (

@@ -16,6 +16,7 @@ from scmulan.errors import PromptError, RecipeError
 
 if TYPE_CHECKING:
     from scmulan.corpus.plan import Plan
+    from scmulan.training.recipe import Recipe
 
 
 def pretrain(
@@ -48,7 +49,20 @@ def pretrain(
 
     corpus = Path(opened.corpus) if opened.corpus else _prepare_corpus(opened.plan or {}, Path(opened.folder), Path(opened.output))
     folder = train(opened, corpus, say=err.print)
+    if opened.rates and int(os.environ.get("RANK", "0")) == 0:
+        _add_rates(folder, opened, corpus)
     show({"model": str(folder)}, as_json)
+
+
+def _add_rates(folder: Path, recipe: Recipe, corpus: Path) -> None:
+    """Fit the rates that a recipe asks for on all training cells."""
+    from scmulan.corpus.shards import Corpus
+    from scmulan.finetune_rates import add_rates
+    from scmulan.model import model_folder
+
+    opened = Corpus(corpus)
+    base = model_folder(recipe.model.start) if recipe.model.start is not None else folder
+    add_rates(folder, base, opened, len(opened.manifest["sources"]), tasks=recipe.rates, seed=recipe.seed, say=err.print)
 
 
 def _prepare_corpus(plan: dict[str, Any], folder: Path, output: Path) -> Path:

@@ -53,6 +53,7 @@ MAY_CHANGE = (
     "evaluate_every",
     "save_in_background",
     "checkpoint_activations",
+    "rates",
     "bad_steps",
     "patience",
     "compile",

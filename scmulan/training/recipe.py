@@ -41,6 +41,7 @@ class ModelRecipe:
             raise RecipeError(f"model.gene_start {self.gene_start!r}: needed detection or random")
 
 
+RATED = ("generate", "perturb")
 SCHEDULES = ("wsd", "cosine")
 
 
@@ -113,6 +114,7 @@ class Recipe:
     bad_steps : so many steps in a row may be left out, for a loss that is no number or leaps, before the run stops
     keep_best : the model that is written is that of the best held-out loss, not of the last step
     patience : so many evaluations without a better held-out loss end the run; never when not given
+    rates : ``scmulan pretrain`` then fits rates of these tasks (``generate``, ``perturb``) on the training cells, by which cells are written
     """
 
     output: str = "runs/pretrain"
@@ -139,6 +141,7 @@ class Recipe:
     bad_steps: int = 3
     keep_best: bool = False
     patience: int | None = None
+    rates: list[str] = field(default_factory=list)
     folder: str = "."
 
     def __post_init__(self) -> None:
@@ -154,6 +157,9 @@ class Recipe:
             raise RecipeError("packs_per_step and tokens_per_step are two ways to say one thing; leave one of them out")
         if self.tokens_per_step is not None and self.tokens_per_step < self.packing.pack_tokens:
             raise RecipeError(f"tokens_per_step is {self.tokens_per_step}: needed at least one pack ({self.packing.pack_tokens})")
+        for name in self.rates:
+            if name not in RATED:
+                raise RecipeError(f"rates: {name!r}: needed {' or '.join(RATED)}{nearest(name, RATED)}")
         for name in ("steps", "packs_per_step", "evaluate_every", "checkpoint_every", "keep", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -264,7 +270,7 @@ def _checked(value: Any, kind: str, where: str) -> Any:
         raise RecipeError(f"{where} is {value!r}: needed a number")
     if kind == "int" and not float(value).is_integer():
         raise RecipeError(f"{where} is {value!r}: needed a whole number")
-    for name, needed, words in (("bool", bool, "true or false"), ("str", str, "a text"), ("dict", Mapping, "a mapping")):
+    for name, needed, words in (("bool", bool, "true or false"), ("str", str, "a text"), ("dict", Mapping, "a mapping"), ("list", list, "a list")):
         if kind.split("[")[0] == name and not isinstance(value, needed):
             is_bare_word = name == "str" and isinstance(value, bool)
             quotes = " (YAML reads no, yes, on and off as truth unless they stand in quotes)" if is_bare_word else ""
