@@ -73,7 +73,10 @@ class ChangedCells:
         seen = self.opened.seen
         labels = [self.changes.perturbation(each).label for each in perturbations] if perturbations else seen.values("perturbation")
         if len(labels) < 2:
-            raise PromptError(f"{len(labels)} perturbations to choose from; needed at least 2, of those that the model has learnt")
+            raise PromptError(
+                f"{len(labels)} perturbations to choose from; needed at least 2, of those that the model has learnt; "
+                "a model learns them by `scmulan finetune` from cells with a column `perturbation`"
+            )
         said_CL = self.changes.explain(control, perturbed, labels, seed=seed, on_cell=on_cell)
         # cells of one population: each adds what it says beyond how common a perturbation was in training
         prior_L = np.log(np.maximum(self.changes.shares(labels), 1e-6))

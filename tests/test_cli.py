@@ -460,3 +460,13 @@ def test_a_disk_that_fails_elsewhere_is_one_line_too(scmulan, trained, tmp_path)
     (tmp_path / "taken").write_text("a file where a folder is needed")
     line = refused(scmulan("tokenizer", "build", trained.plan, "-o", tmp_path / "taken"))
     assert "taken" in line
+
+
+def test_a_warning_is_one_line_without_code(capsys):
+    from scmulan.cli import say_warning
+    from scmulan.errors import ScmulanWarning
+
+    say_warning(ScmulanWarning("no training cell had it"), ScmulanWarning, "file.py", 3)
+    assert capsys.readouterr().err == "scmulan: warning: no training cell had it\n"
+    say_warning(UserWarning("of another library"), UserWarning, "file.py", 3)
+    assert "file.py:3: UserWarning: of another library" in capsys.readouterr().err

@@ -6,13 +6,14 @@ Each command reads its arguments, calls one function of the library, and prints.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, TextIO
 
 import typer
 
 from scmulan import __version__
 from scmulan.cli import asking, cells, changes, editing, mapping, measuring, starting, training, tuning, writing
-from scmulan.errors import ScmulanError
+from scmulan.errors import ScmulanError, ScmulanWarning
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,8 +65,19 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
+def say_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    """A warning of scmulan's as one line on stderr, without the code that gave it; others as Python shows them."""
+    if issubclass(category, ScmulanWarning):
+        print(f"scmulan: warning: {message}", file=sys.stderr)
+    else:
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
 def main() -> None:
     """Entry point: an error made on purpose, or of the disk, is one line on stderr and exit code 2."""
+    warnings.showwarning = say_warning
     try:
         app(standalone_mode=True)
     except ScmulanError as error:

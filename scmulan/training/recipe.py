@@ -114,7 +114,7 @@ class Recipe:
     bad_steps : so many steps in a row may be left out, for a loss that is no number or leaps, before the run stops
     keep_best : the model that is written is that of the best held-out loss, not of the last step
     patience : so many evaluations without a better held-out loss end the run; never when not given
-    rates : ``scmulan pretrain`` then fits rates of these tasks (``generate``, ``perturb``) on the training cells, by which cells are written
+    rates : tasks (``generate``, ``perturb``) of which ``scmulan pretrain`` then fits rates on the training cells
     """
 
     output: str = "runs/pretrain"
@@ -255,6 +255,9 @@ def fill(cls: type[Any], given: Mapping[str, Any], where: str) -> Any:
     return cls(**values)
 
 
+KINDS = (("bool", bool, "true or false"), ("str", str, "a text"), ("dict", Mapping, "a mapping"), ("list", list, "a list"))
+
+
 def _checked(value: Any, kind: str, where: str) -> Any:
     """The value, or RecipeError when it is of another kind than the one needed."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -270,7 +273,12 @@ def _checked(value: Any, kind: str, where: str) -> Any:
         raise RecipeError(f"{where} is {value!r}: needed a number")
     if kind == "int" and not float(value).is_integer():
         raise RecipeError(f"{where} is {value!r}: needed a whole number")
-    for name, needed, words in (("bool", bool, "true or false"), ("str", str, "a text"), ("dict", Mapping, "a mapping"), ("list", list, "a list")):
+    for name, needed, words in (
+        ("bool", bool, "true or false"),
+        ("str", str, "a text"),
+        ("dict", Mapping, "a mapping"),
+        ("list", list, "a list"),
+    ):
         if kind.split("[")[0] == name and not isinstance(value, needed):
             is_bare_word = name == "str" and isinstance(value, bool)
             quotes = " (YAML reads no, yes, on and off as truth unless they stand in quotes)" if is_bare_word else ""
