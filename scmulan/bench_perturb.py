@@ -107,7 +107,7 @@ def foretell(task: ChangeTask, *, model: Model, screen: str, n: int, seed: int) 
     """Cells of each held-out target, written from control cells of the training half, beside the same cells written with none."""
     changes = model.changes.changes
     ready = changes.read(controls_of(task, screen))
-    sampling = Sampling(seed=seed)
+    sampling = Sampling(seed=seed, coupled=True)
 
     def written(label: str) -> sp.csr_matrix:
         return onto_task(model, task, changes.rewrite("perturb", ready, {"perturbation": label}, n=n, sampling=sampling).counts)

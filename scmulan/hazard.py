@@ -72,6 +72,37 @@ def draw_next(logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.
     return torch.where(is_gene_B, first + gene_B, other_B)
 
 
+def draw_coupled(
+    logits_BV: torch.Tensor,
+    legal_BV: torch.Tensor,
+    uniform_B: torch.Tensor,
+    vocabulary: Vocabulary,
+    genes_BG: torch.Tensor,
+    others_B: torch.Tensor,
+) -> torch.Tensor:
+    """As ``draw_next``, of the same distribution, by a uniform number for each gene; shape (B,), int64.
+
+    Parameters
+    ----------
+    uniform_B : (B,) float32 in [0, 1), for rows that must take a gene and would take none
+    genes_BG, others_B : float32 in [0, 1), as ``CoupledDraws`` has them. Of a row that would take none and must, it is known that all its
+        numbers are above the hazards; ``genes_BG`` is changed to where they stand between hazard and 1, so that they are uniform again
+    """
+    first, last = vocabulary.first_gene, vocabulary.last_gene
+    hazard_BG = torch.sigmoid(logits_BV[:, first:last].float() - OFFSET).masked_fill_(~legal_BV[:, first:last], 0)
+    is_taken_BG = genes_BG < hazard_BG
+    has_others_B = legal_BV[:, :first].any(1)
+    others_BV = logits_BV[:, :first].float().masked_fill(~legal_BV[:, :first], -torch.inf)
+    weights_BV = torch.softmax(others_BV, 1).nan_to_num_()
+    other_B = _first_beyond(weights_BV.cumsum(1), others_B, weights_BV)
+    takes_B = is_taken_BG.any(1)
+    must = (~takes_B & ~has_others_B).nonzero().squeeze(1)
+    if len(must):
+        other_B[must] = draw_next(logits_BV[must], legal_BV[must], uniform_B[must], vocabulary)
+        genes_BG[must] = (genes_BG[must] - hazard_BG[must]) / (1 - hazard_BG[must]).clamp(min=1e-6)
+    return torch.where(takes_B, first + is_taken_BG.int().argmax(1), other_B)
+
+
 def _first_beyond(cumulative_BN: torch.Tensor, share_B: torch.Tensor, weights_BN: torch.Tensor) -> torch.Tensor:
     """First column whose running sum is above a share of the whole; shape (B,)."""
     wanted = share_B[:, None].clamp(max=1) * cumulative_BN[:, -1:]

@@ -463,7 +463,9 @@ class Model:
             When the model has learnt from no perturbed cell, or a gene or label is unknown. A perturbation that no training cell had is
             answered with a warning.
         """
-        return self.changes.perturb(adata, perturbation, {"dose": dose, "time": time}, n, sampling or Sampling(seed=seed), on_cell)
+        return self.changes.perturb(
+            adata, perturbation, {"dose": dose, "time": time}, n, sampling or Sampling(seed=seed, coupled=True), on_cell
+        )
 
     def explain_shift(
         self,

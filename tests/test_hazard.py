@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from grammar import vocabulary_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scmulan.decoding.sampling import Sampling, sample
-from scmulan.hazard import OFFSET, draw_next, likely, next_log_probabilities
+from scmulan.hazard import OFFSET, draw_coupled, draw_next, likely, next_log_probabilities
 
 V = vocabulary_of(9)
 
@@ -80,3 +81,21 @@ def test_genes_of_less_than_the_least_hazard_are_left_out_unless_nothing_else_is
     assert likely(logits, legal, 1e-4, V).nonzero().tolist() == [[0, V.first_gene + 1], [0, V.first_gene + 2], [1, V.first_gene]]
     assert likely(logits, legal, 0.5, V).equal(legal)
     assert legal.sum() == 4, "the mask that was given is left as it was"
+
+
+@pytest.mark.parametrize("must_take", [False, True])
+def test_coupled_draws_have_the_probabilities_of_the_model(must_take):
+    rng, n = np.random.default_rng(4), 40_000
+    logits = torch.from_numpy(rng.normal(OFFSET - 1.5, 1, (1, V.size))).expand(n, -1)
+    legal = torch.zeros(n, V.size, dtype=torch.bool)
+    legal[:, V.first_gene + 2 : V.last_gene] = True
+    legal[:, V.first_level : V.first_level + 3] = not must_take
+    numbers = torch.from_numpy(rng.random((n, V.n_genes), dtype=np.float32))
+    uniform, others = (torch.from_numpy(rng.random(n, dtype=np.float32)) for _ in range(2))
+    drawn = draw_coupled(logits, legal, uniform, V, numbers, others)
+    chance = next_log_probabilities(logits[:1], legal[:1], V).exp()[0].numpy()
+    share = np.bincount(drawn.numpy(), minlength=V.size) / n
+    np.testing.assert_allclose(share, chance, atol=5 * np.sqrt(0.25 / n))
+    last = int(drawn.max()) - V.first_gene
+    after = numbers[drawn == V.first_gene + 3][:, 4:] if last > 4 else numbers
+    assert abs(float(after.mean()) - 0.5) < 0.02, "the numbers of genes that were not come to are uniform still"

@@ -9,7 +9,7 @@ import torch
 
 from scmulan.csentence import Vocabulary
 from scmulan.errors import PromptError
-from scmulan.hazard import draw_next, likely, next_log_probabilities
+from scmulan.hazard import draw_coupled, draw_next, likely, next_log_probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,8 @@ class Sampling:
     least_hazard : genes less likely than this to be taken where the list is read are passed by; 0 draws from the model as it is. A
         small model leaves each of thousands of rare genes some hundred-thousandth at high counts, where they are never seen
     seed : with the row's number, decides all draws
+    coupled : whether a row takes the same genes for another prompt wherever their chances are alike (``scmulan.decoding.coupled``); cells
+        are then drawn from the model as it is otherwise, and what two prompts change is seen in fewer of them
     rates : whether cells are written with the rates (``scmulan.rates``) of the model or the adapter in use, where it has them
     """
 
@@ -30,6 +32,7 @@ class Sampling:
     top_p: float = 1.0
     least_hazard: float = 1e-4
     seed: int = 0
+    coupled: bool = False
     rates: bool = True
 
     def __post_init__(self) -> None:
@@ -39,6 +42,8 @@ class Sampling:
             raise PromptError(f"top_p {self.top_p}: needed more than 0 and at most 1")
         if not 0 <= self.least_hazard < 1:
             raise PromptError(f"least_hazard {self.least_hazard}: needed 0 or more and less than 1")
+        if self.coupled and not (self.temperature == 1 and self.top_p == 1):
+            raise PromptError("coupled draws are those of the model as it was trained; needed temperature 1 and top_p 1")
 
 
 def uniform_draws(seed: int, rows: np.ndarray, steps: int) -> torch.Tensor:
@@ -76,11 +81,21 @@ def sample(log_probabilities_BV: torch.Tensor, uniform_B: torch.Tensor, sampling
 
 
 def draw(
-    logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.Tensor, sampling: Sampling, vocabulary: Vocabulary
+    logits_BV: torch.Tensor,
+    legal_BV: torch.Tensor,
+    uniform_B: torch.Tensor,
+    sampling: Sampling,
+    vocabulary: Vocabulary,
+    coupled: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """The next id of each cell from the language model's logits; shape (B,), int64."""
+    """The next id of each cell from the language model's logits; shape (B,), int64.
+
+    ``coupled``: the numbers of the genes and of what else may come, of ``CoupledDraws``, where draws are coupled.
+    """
     if sampling.least_hazard > 0:
         legal_BV = likely(logits_BV, legal_BV, sampling.least_hazard, vocabulary)
+    if coupled is not None:
+        return draw_coupled(logits_BV, legal_BV, uniform_B, vocabulary, *coupled)
     if sampling.temperature == 1 and sampling.top_p == 1:
         return draw_next(logits_BV, legal_BV, uniform_B, vocabulary)
     return sample(next_log_probabilities(logits_BV, legal_BV, vocabulary), uniform_B, sampling)

@@ -14,6 +14,7 @@ from transformers import StaticCache
 
 from scmulan.automaton import CellAutomaton
 from scmulan.csentence import Ids
+from scmulan.decoding.coupled import CoupledDraws
 from scmulan.decoding.sampling import Sampling, draw, uniform_draws
 from scmulan.engines.base import Advance, CellRequest
 from scmulan.engines.row_rates import RowRates
@@ -49,7 +50,9 @@ class CellWriter:
         every = np.ones(v.n_genes, dtype=bool)
         panel_BG = np.stack([every if request.panel is None else request.panel for request in requests])
         self.automaton.begin(len(requests), panel=torch.from_numpy(panel_BG), forced=[request.forced for request in requests])
-        self.draws = uniform_draws(sampling.seed, np.array([request.row for request in requests]), self.room + 1).to(device)
+        rows = np.array([request.row for request in requests])
+        self.draws = uniform_draws(sampling.seed, rows, self.room + 1).to(device)
+        self.coupled = CoupledDraws(sampling.seed, rows, v, device) if sampling.coupled else None
         self.depths = torch.tensor([request.depth for request in requests], device=device)
         self.rates = RowRates.of(requests, device)
         firsts = sorted({int(cut * v.n_genes) for cut in COLUMN_CUTS})
@@ -86,6 +89,8 @@ class CellWriter:
                 alive, ids_BT, done = alive[kept], ids_BT[kept], 0
                 self.padding, self.room_B = self.padding[kept], self.room_B[kept]
                 self.rates = None if self.rates is None else self.rates.keep(kept)
+                if self.coupled is not None:
+                    self.coupled.keep(kept)
                 self.automaton.keep(kept)
                 _keep_rows(cache, kept)
         cells = written.cpu().numpy()
@@ -96,6 +101,8 @@ class CellWriter:
         """The next id of each row, with no more gene columns than it still needs; shape (B,)."""
         first_gene = self.engine.vocabulary.first_gene
         chosen_B = torch.empty(len(states_BD), dtype=torch.long, device=states_BD.device)
+        if self.coupled is not None:
+            self.coupled.turn_to(self.automaton.level)
         passed = torch.bucketize(self.automaton.last_gene + 1, self.cuts, right=True) - 1
         for number, (first, vocabulary, output_VD) in enumerate(self.columns):
             rows = (passed == number).nonzero().squeeze(1)
@@ -105,7 +112,10 @@ class CellWriter:
             logits_BV = states_BD[rows] @ output_VD.T
             if self.rates is not None:
                 logits_BV = self.rates.added(logits_BV, rows, self.automaton, vocabulary, first)
-            ids = draw(logits_BV, legal_BV, uniform_B[rows], self.sampling, vocabulary)
+            coupled = None if self.coupled is None else (self.coupled.genes_BG[rows, first:], self.coupled.others_B[rows])
+            ids = draw(logits_BV, legal_BV, uniform_B[rows], self.sampling, vocabulary, coupled)
+            if self.coupled is not None and coupled is not None:
+                self.coupled.genes_BG[rows, first:] = coupled[0]
             chosen_B[rows] = torch.where(ids >= first_gene, ids + first, ids)
         return chosen_B
 
