@@ -61,7 +61,7 @@ def demo(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what scmulan does, on the embedded model and cells: annotated and generated cells, pictures, one report."""
+    """Show what scmulan does, on the embedded model and cells: cells annotated, written, perturbed, followed, asked about; one report."""
     from scmulan.demo import run
 
     check_folder(output)

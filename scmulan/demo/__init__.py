@@ -15,17 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from scmulan import assets
-from scmulan.demo import fields, labels, prompting, sentence, written
+from scmulan.demo import asking, changes, depths, edits, fields, labels, mapping, prompting, sentence, states, written
 from scmulan.demo.stage import Sizes, Stage, open_datasets, require_plots
 from scmulan.report import Report, shown
 from scmulan.tasks import load
 
 __all__ = ["Sizes", "run"]
 
+PARTS = {
+    "labels": labels, "written": written, "fields": fields, "prompting": prompting, "sentence": sentence, "changes": changes,
+    "states": states, "depths": depths, "edits": edits, "mapping": mapping, "asking": asking,
+}  # fmt: skip
 LEAD = (
     "scmulan is a language model of single cells: it reads and writes a cell, with what is known about it, as one sentence. On this "
-    "page one small model, trained for an hour on two processor cores, is put to five kinds of questions about cells that it has not "
-    "seen."
+    "page one small model, trained for an hour or two on two processor cores, is put to eleven kinds of questions about cells that it has "
+    "not seen: what they are, what others of their kind look like, what they would be after a knock-out, later, or measured more deeply, "
+    "and what is asked of them in English. Each figure stands beside that of a simple way, and where that is better, it is said."
 )
 
 
@@ -73,7 +78,7 @@ def run(
         seed=seed, sizes=chosen, say=say,
     )  # fmt: skip
     found: dict[str, Any] = {}
-    for name, part in (("labels", labels), ("written", written), ("fields", fields), ("prompting", prompting), ("sentence", sentence)):
+    for name, part in PARTS.items():
         began = time.perf_counter()
         result = part.run(stage)
         found[name] = {**dataclasses.asdict(result), "seconds": round(time.perf_counter() - began, 1)}

@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from scmulan.cells import Cells
-from scmulan.errors import CellDataError, EngineError
+from scmulan.cells import AnnData, Cells
+from scmulan.demo.whole import Whole, read_whole
+from scmulan.errors import CellDataError, EngineError, PromptError
 from scmulan.evaluate import read_split
 from scmulan.evaluate.cells import Judge, fit_judge
+from scmulan.perturbations import control_label
 from scmulan.report import Report
 from scmulan.tasks import Model
 
@@ -29,13 +31,20 @@ NEEDED = ("matplotlib", "umap", "jinja2")
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How many cells each part of the demonstration uses; the whole is meant to take under four minutes on two cores.
+    """How many cells each part of the demonstration uses; the whole is meant to take some five minutes on two cores.
 
     Attributes
     ----------
     per_type, per_type_long : cells written of a type, and of a type whose cells fill the model's context
     described : cells of which every field is asked
     per_count : cells written for each count of a prompted gene, the type given; ``per_count_open`` with the type left open
+    perturbed : cells predicted of each perturbation, of which there are ``knock_outs``
+    groups, group_cells : groups of perturbed cells whose perturbation is to be told, and the cells of each
+    followed : cells of held-out clones whose later state is written
+    enhanced, enhance_draws : thinned cells that are brought back to depth, and the whole cells drawn of each
+    screened : cells in which all genes are edited
+    indexed, mapped : reference cells of the index, and cells that are looked up in it
+    asked : cells that each question in English is about; ``taught`` are the training questions that the plain way of reading knows
     most_held_out : held-out cells to use of each data set, all when None; ``most_held_out_long`` of one with long cells
     """
 
@@ -44,8 +53,27 @@ class Sizes:
     described: int = 40
     per_count: int = 3
     per_count_open: int = 4
+    perturbed: int = 120
+    knock_outs: int = 3
+    groups: int = 12
+    group_cells: int = 25
+    followed: int = 40
+    enhanced: int = 24
+    enhance_draws: int = 2
+    screened: int = 6
+    indexed: int = 400
+    mapped: int = 150
+    asked: int = 24
+    taught: int = 20_000
     most_held_out: int | None = 500
     most_held_out_long: int | None = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A part that this model, or these data, can't show, and why."""
+
+    left_out: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +81,7 @@ class Dataset:
     """One data set: its held-out and training cells, all with a type, and a regression fitted on the latter."""
 
     name: str
+    path: Path
     held: Cells
     train: Cells
     regression: Judge
@@ -64,6 +93,11 @@ class Dataset:
     @property
     def types(self) -> list[str]:
         return [str(label) for label in self.held.fields["cell_type"]]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether its training cells are of several types."""
+        return len(set(self.train_types)) > 1
 
     @property
     def train_types(self) -> list[str]:
@@ -86,6 +120,7 @@ class Stage:
     sizes: Sizes
     say: Callable[[str], None]
     said: dict[tuple[str, str], str] = field(default_factory=dict)
+    wholes: dict[str, Whole] = field(default_factory=dict)
 
     def picture(self, figure: Figure, name: str, caption: str) -> None:
         """Save a picture as ``name.png`` and show it on the page."""
@@ -93,15 +128,57 @@ class Stage:
         self.report.figure(figure, caption)
 
     def of_organ(self, organ: str) -> Dataset | None:
-        """The data set with the most training cells of an organ; None where no cell of any is of it."""
-        n = {number: (dataset.train.fields.get("organ") or []).count(organ) for number, dataset in enumerate(self.datasets)}
-        best = max(n, key=lambda number: n[number])
+        """The data set with the most training cells of an organ, one of several types before one of a single type; None where no cell of
+        any is of it."""
+        n = [(dataset.train.fields.get("organ") or []).count(organ) for dataset in self.datasets]
+        best = max(range(len(n)), key=lambda k: (n[k] > 0, self.datasets[k].is_mixed, n[k]))
         return self.datasets[best] if n[best] else None
 
     @property
     def largest(self) -> Dataset:
-        """The data set with the most held-out cells."""
-        return max(self.datasets, key=lambda dataset: len(dataset.held))
+        """The data set with the most held-out cells, one of several types before one of a single type."""
+        return max(self.datasets, key=lambda dataset: (dataset.is_mixed, len(dataset.held)))
+
+    def whole(self, dataset: Dataset) -> Whole:
+        """All cells of a data set, read once."""
+        if dataset.name not in self.wholes:
+            self.wholes[dataset.name] = read_whole(dataset.path)
+        return self.wholes[dataset.name]
+
+    def onto(self, adata: AnnData, whole: Whole, layer: str = "counts") -> sp.csr_matrix:
+        """Values of cells that the model wrote over the genes that a data set measured; (C, G), 0 of a gene that the model lacks."""
+        organism = next((str(value) for value in whole.field("organism") if value), None)
+        rows = self.model.table.resolve([str(name) for name in adata.var_names], organism).index
+        place = {int(row): column for column, row in enumerate(whole.cells.measured)}
+        known = [column for column, row in enumerate(rows) if int(row) in place]
+        at = [place[int(rows[column])] for column in known]
+        values = sp.csr_matrix(adata.layers[layer])
+        onto = sp.csr_matrix((np.ones(len(known), values.dtype), (known, at)), shape=(values.shape[1], len(place)))
+        return sp.csr_matrix(values @ onto)
+
+    def skip(self, title: str, reason: str) -> Skipped:
+        """Say on the page and on the way that a part is left out, and why."""
+        self.report.section(title, f"Left out: {reason}.")
+        self.say(f"   left out: {reason}")
+        return Skipped(left_out=reason)
+
+
+def untaught(model: Model, task: str) -> str:
+    """Why a model can't be asked for a task about two cells; empty where it can.
+
+    A tokenizer may have the token of a task that was never trained on, and would answer with noise: so the card is asked, too.
+    """
+    card, never = model.checkpoint.card, f"the model has not learnt the task {task}"
+    try:
+        model.writer.control_id(model.prompts.task(task).token)
+    except PromptError:
+        return never
+    nats = card.get("held_out_nats") or {}
+    if task in ("next_state", "fate"):
+        return "" if any(source.get("states") for source in card.get("sources") or []) else f"{never}: it has seen no cell followed in time"
+    if task in ("perturb", "explain_shift") and control_label(model.seen) is None:
+        return f"{never}: it has seen no perturbed cells beside controls"
+    return never if nats and not any(name.split("/")[0] == task for name in nats) else ""
 
 
 def require_plots() -> None:
@@ -124,7 +201,7 @@ def open_datasets(paths: Sequence[Path], sizes: Sizes, seed: int, say: Callable[
             held = held.take(np.sort(np.random.default_rng([seed, 2]).permutation(len(held))[:most]))
         counts = train.counts[:, held.measured]
         regression = fit_judge(counts, [str(label) for label in train.fields["cell_type"]])
-        found.append(Dataset(name=path.stem, held=held, train=train, regression=regression))
+        found.append(Dataset(name=path.stem, path=path, held=held, train=train, regression=regression))
         types = len(set(found[-1].types))
         of = f"{len(held):,} of {n_all:,} held-out cells of {types} types"
         say(f"  {path.stem}: {of}, {len(train):,} training cells; {held.report['values'].found}")
