@@ -1,4 +1,4 @@
-"""The demonstration on a tiny model and made-up cells: its files, its five sections, and that it claims no more than it found."""
+"""The demonstration on a tiny model and made-up cells: its files, its eleven sections, and that it claims no more than it found."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import pytest
 
 from scmulan import plots
 from scmulan.cells import read_h5ad
-from scmulan.demo import Sizes, prompting, run
+from scmulan.demo import PARTS, Sizes, prompting, run
 from scmulan.demo.labels import words as label_words
 from scmulan.demo.prompting import Prompted, Question
+from scmulan.demo.stage import Stage, open_datasets
 from scmulan.errors import EngineError
+from scmulan.evaluate.cells import pooled
 from scmulan.measures import two_sample
 
 pytest.importorskip("matplotlib")
-SMALL = Sizes(per_type=6, per_type_long=6, described=10, per_count=2, per_count_open=2)
+SMALL = Sizes(
+    per_type=6, per_type_long=6, described=10, per_count=2, per_count_open=2, enhanced=6, enhance_draws=1, indexed=40, mapped=12
+)  # fmt: skip
 B_CELLS = {"organ": "blood", "cell_type": "B cell"}
 QUESTIONS = (
     Question(key="given", title="B cells", genes=("GATA1", "SPI1"), fields=B_CELLS, is_type_open=False),
@@ -49,10 +53,37 @@ def demo(trained, tmp_path_factory, quick):
     return folder, first, second, said
 
 
-def test_the_page_has_the_five_sections_in_order(demo):
+def test_the_page_has_the_eleven_sections_in_order(demo):
     titles = re.findall(r"<h2[^>]*>(.*?)</h2>", (demo[0] / "report.html").read_text())
-    numbered = [title for title in titles if re.match(r"\d\. ", title)]
-    assert [title[:2] for title in numbered] == ["1.", "2.", "3.", "4.", "5."]
+    numbers = [found.group(1) for title in titles if (found := re.match(r"(\d+)\. ", title))]
+    assert numbers == [str(number) for number in range(1, 12)]
+
+
+def test_what_a_model_has_not_learnt_is_left_out_with_the_reason(demo):
+    page, summary = (demo[0] / "report.html").read_text(), demo[1]
+    assert summary["changes"]["left_out"] == "the model has not learnt the task perturb: it has seen no perturbed cells beside controls"
+    assert summary["states"]["left_out"] == "the model has not learnt the task next_state: it has seen no cell followed in time"
+    assert summary["asking"]["left_out"] == "the model has not learnt to read questions"
+    assert "no data set has held-out progenitors" in summary["edits"]["left_out"]
+    said = "\n".join(demo[3])
+    for name in ("changes", "states", "asking", "edits"):
+        assert f"Left out: {summary[name]['left_out']}." in page
+        assert f"left out: {summary[name]['left_out']}" in said
+
+
+def test_labels_of_neighbours_stand_beside_those_in_components(demo):
+    summary = demo[1]
+    assert set(summary["mapping"]["accuracy"]) == {"scmulan", "PCA"}
+    assert [row["rank"] for row in summary["mapping"]["example"]] == [1, 2, 3, 4, 5]
+
+
+def test_a_data_set_of_several_types_is_shown_before_a_larger_one_of_a_single_type(trained):
+    paths = [trained.plan.parent / name for name in ("mouse.h5ad", "human.h5ad")]
+    mouse, human = open_datasets(paths, SMALL, 0, lambda _: None)
+    more = dataclasses.replace(mouse, held=pooled([mouse.held] * 9), train=pooled([human.train] * 3).take(range(0, 1)))
+    stage = Stage(model=None, datasets=[more, human], output=None, report=None, seed=0, sizes=SMALL, say=print)
+    assert len(more.held) > len(human.held)
+    assert stage.largest is human
 
 
 def test_it_leaves_cells_pictures_page_and_summary(demo):
@@ -71,7 +102,7 @@ def test_it_leaves_cells_pictures_page_and_summary(demo):
 def test_the_summary_is_plain_json_with_every_part(demo):
     folder, first, _, _ = demo
     written = json.loads((folder / "summary.json").read_text())
-    assert set(written) >= {"labels", "written", "fields", "prompting", "sentence", "made_by"}
+    assert set(written) >= {*PARTS, "made_by"}
     assert json.dumps(first, allow_nan=False)
 
 
@@ -129,7 +160,8 @@ def test_the_sentence_is_printed_whole(demo):
 
 def test_what_is_said_on_the_way_names_every_part(demo):
     text = "\n".join(demo[3])
-    assert [line[0] for line in demo[3] if re.match(r"\d  ", line)] == ["1", "2", "3", "4", "5"]
+    numbers = [found.group(1) for line in demo[3] if (found := re.match(r"(\d+)  ", line))]
+    assert numbers == [str(number) for number in range(1, 12)]
     assert "report.html" in text
 
 

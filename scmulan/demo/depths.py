@@ -128,7 +128,8 @@ def words(found: Depths) -> str:
         f"{found.draws} whole cells that the model draws for each.\n\n"
         f"Against the full cells the correlation is {shown(correlation)}: {verdict(ALONE, 'correlation')}, "
         f"{verdict(NEAREST, 'correlation')} and {verdict(POSTERIOR, 'correlation')}. Which of the unseen genes "
-        f"the full cell has is told with an AUROC of {shown(taken)} (0.5 by chance), {verdict(NEAREST, 'genes taken away')} and {verdict(POSTERIOR, 'genes taken away')}. A removed molecule costs "
+        f"the full cell has is told with an AUROC of {shown(taken)} (0.5 by chance), "
+        f"{verdict(NEAREST, 'genes taken away')} and {verdict(POSTERIOR, 'genes taken away')}. A removed molecule costs "
         f"{shown(nats)} nats, {verdict(POSTERIOR, 'nats a removed molecule', is_lower_better=True)}."
     )
 

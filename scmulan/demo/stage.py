@@ -24,6 +24,7 @@ from scmulan.tasks import Model
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OF_TWO_CELLS = {"perturb", "explain_shift", "next_state", "fate", "enhance"}
 LONG_GENES = 1200
 """A data set whose cells have more genes than this, by the median, has long sentences: fewer of its cells are shown."""
 NEEDED = ("matplotlib", "umap", "jinja2")
@@ -166,7 +167,8 @@ class Stage:
 def untaught(model: Model, task: str) -> str:
     """Why a model can't be asked for a task about two cells; empty where it can.
 
-    A tokenizer may have the token of a task that was never trained on, and would answer with noise: so the card is asked, too.
+    A tokenizer may have the token of a task that was never trained on, and would answer with noise: so the card is asked, too. All
+    that learnt any task about two cells were taught to enhance.
     """
     card, never = model.checkpoint.card, f"the model has not learnt the task {task}"
     try:
@@ -178,7 +180,7 @@ def untaught(model: Model, task: str) -> str:
         return "" if any(source.get("states") for source in card.get("sources") or []) else f"{never}: it has seen no cell followed in time"
     if task in ("perturb", "explain_shift") and control_label(model.seen) is None:
         return f"{never}: it has seen no perturbed cells beside controls"
-    return never if nats and not any(name.split("/")[0] == task for name in nats) else ""
+    return never if task == "enhance" and nats and not {name.split("/")[0] for name in nats} & OF_TWO_CELLS else ""
 
 
 def require_plots() -> None:
