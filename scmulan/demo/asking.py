@@ -66,8 +66,8 @@ QUESTIONS = (
         text="Which organ are these cells from, and which genes say so?", about="blood", meant=({"task": "locate"}, {"task": "speaks_for"})
     ),
     Question(
-        text="Five B cells from blood, please.", about="",
-        meant=({"task": "generate", "cell_type": "B cell", "organ": "blood", "number": 5},),
+        text="10 B cells from blood", about="",
+        meant=({"task": "generate", "cell_type": "B cell", "organ": "blood", "number": 10},),
     ),
     Question(
         text="What happens to these cells if I knock out IFNGR1?", about="controls",

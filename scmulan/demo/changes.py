@@ -34,7 +34,7 @@ OURS, OWN, OTHERS, NONE = "scmulan", "mean of its training cells", "mean shift o
 LOOKUP, CHANCE = "correlation look-up", "chance"
 LEAST_HELD = 25
 """Held-out cells that a perturbation needs to be shown: the truth of fewer is noise."""
-MOST_CONTROLS = 60
+MOST_CONTROLS, SUREST = 60, 8
 HIDDEN = ("perturbation", "guide", "condition", "treatment")
 """Columns of ``obs`` that would tell the answer."""
 
@@ -44,7 +44,7 @@ class Foretold:
     """One perturbation: cells it was learnt from and held-out ones, genes that it changes among the former, and how near each way came.
 
     ``pearson`` is over all genes, ``pearson_top`` over the 20 that truly change most, of the change in log1p CP10k; None where a way says
-    no change. ``changed`` are the predicted changes (log2) of the genes of the largest, ``true`` those of the held-out cells.
+    no change. ``changed`` are the foretold changes (log2) of the genes of which it is surest, ``true`` those of the held-out cells.
     """
 
     perturbation: str
@@ -186,8 +186,8 @@ def measure(stage: Stage, dataset: Dataset, screen: Screen, written: Mapping[str
     foretold = []
     for label in asked:
         of: dict[str, ChangeScore] = {who: each.scores[label] for who, each in compared.items()}
-        fold = ways[OURS][label].fold
-        most = np.argsort(-np.abs(fold), kind="stable")[:8]
+        fold, table = ways[OURS][label].fold, change_table(written[NONE], written[label], seed=stage.seed)
+        most = np.lexsort((-np.abs(fold), table["p_value"].to_numpy()))[:SUREST]
         foretold.append(
             Foretold(
                 perturbation=label, n_train=len(screen.train[label]), n_held=len(screen.held[label]), significant=screen.significant[label],
@@ -242,8 +242,8 @@ def show(stage: Stage, screen: Screen, found: Changes, written: Mapping[str, sp.
     for number, each in enumerate(found.foretold, 1):
         table = change_table(written[NONE], written[each.perturbation], seed=stage.seed).set_axis(pd.Index(screen.whole.genes))
         picture = plots.volcano(table.add_prefix("scmulan_"), title=f"{each.perturbation}, as the model foretells it")
-        most = ", ".join(f"{gene} {change:+.2f} (truly {each.true[gene]:+.2f})" for gene, change in list(each.changed.items())[:6])
-        stage.picture(picture, f"volcano_{number}", f"Each gene's foretold change, log2. {each.perturbation}: {most}.")
+        most = ", ".join(f"{gene} {change:+.2f} (truly {each.true[gene]:+.2f})" for gene, change in each.changed.items())
+        stage.picture(picture, f"volcano_{number}", f"Foretold changes, log2, of {each.perturbation}; the surest: {most}.")
     rows = [_row(each, who) for each in found.foretold for who in each.pearson]
     report.table(rows, caption="Foretold change against that of held-out cells of another guide; in log1p CP10k.")
     if found.told:

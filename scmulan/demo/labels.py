@@ -127,6 +127,9 @@ def words(found: Labels, n_datasets: int) -> str:
         f"which rare types weigh as much as common ones, is {shown(ours.macro_f1)}, {beats(ours.macro_f1, theirs.macro_f1)} the "
         f"regression's {shown(theirs.macro_f1)}."
     )
+    single = [name for name, each in found.by_dataset.items() if sum(score.support > 0 for score in each[OURS].classes) == 1]
+    if single:
+        text += f" The cells of {', '.join(single)} are all of one type, which makes both look better than they are."
     if better or worse:
         text += f" By data set, the model is ahead on {', '.join(better) or 'none'} and behind on {', '.join(worse) or 'none'}."
     return text
