@@ -158,7 +158,7 @@ def write(stage: Stage, screen: Screen, asked: Sequence[str], on_cell: Advance) 
 
     `Model.perturb` does the same for one perturbation; here the cells with none are written once for all of them.
     """
-    changes, sampling = stage.model.changes.changes, Sampling(seed=stage.seed)
+    changes, sampling = stage.model.changes.changes, Sampling(seed=stage.seed, coupled=True)
     ready = changes.read(screen.whole.take(screen.control_train, without=HIDDEN))
     columns = stage.model.vocabulary.columns(screen.whole.genes)
     known = np.flatnonzero(columns >= 0)
