@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,6 +129,8 @@ def test_parts_without_their_cells_are_left_out(stage, model):
     bare = dataclasses.replace(stage.datasets[0], held=dataclasses.replace(stage.datasets[0].held, fields={}))
     assert changes.find([bare]) is None
     assert states.find(dataclasses.replace(stage, datasets=[bare])) is None
+    other = dataclasses.replace(stage, model=SimpleNamespace(seen=SimpleNamespace(values=lambda name: ["IRF1 knockout"])))
+    assert changes.open_screen(other, stage.datasets[0]) is None
     alone = dataclasses.replace(stage, report=Report("other"), model=model)
     assert isinstance(edits.run(alone), Skipped)
     assert isinstance(asking.run(alone), Skipped)

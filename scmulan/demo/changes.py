@@ -33,7 +33,7 @@ TITLE = "6. Cells as they would be after a knock-out"
 OURS, OWN, OTHERS, NONE = "scmulan", "mean of its training cells", "mean shift of the others", "no change"
 LOOKUP, CHANCE = "correlation look-up", "chance"
 LEAST_HELD = 25
-"""Held-out cells that a perturbation needs to be shown: the truth of fewer is noise."""
+"""Held-out cells, and training cells, that a perturbation needs to be shown: the truth of fewer is noise."""
 MOST_CONTROLS, SUREST = 60, 8
 HIDDEN = ("perturbation", "guide", "condition", "treatment")
 """Columns of ``obs`` that would tell the answer."""
@@ -103,6 +103,8 @@ def run(stage: Stage) -> Changes | Skipped:
     if dataset is None:
         return stage.skip(TITLE, reason or "no data set has held-out perturbed cells beside controls")
     screen = open_screen(stage, dataset)
+    if screen is None:
+        return stage.skip(TITLE, f"{dataset.name} has not two perturbations that the model has seen, of {LEAST_HELD} held-out cells")
     chosen = sorted(screen.held, key=lambda label: -screen.significant[label])
     asked = chosen[: stage.sizes.knock_outs]
     with bars() as on_progress:
@@ -130,8 +132,8 @@ def find(datasets: Sequence[Dataset]) -> Dataset | None:
     return best if n_perturbed(best) else None
 
 
-def open_screen(stage: Stage, dataset: Dataset) -> Screen:
-    """Rows by perturbation, of those that the model has seen and of which enough cells are held out."""
+def open_screen(stage: Stage, dataset: Dataset) -> Screen | None:
+    """Rows by perturbation, of those that the model has seen and of which there are enough cells; None of fewer than two."""
     whole = stage.whole(dataset)
     label, is_held = whole.field("perturbation"), whole.is_held
     is_control = np.isin(label.astype(str), CONTROLS)
@@ -139,13 +141,15 @@ def open_screen(stage: Stage, dataset: Dataset) -> Screen:
     names = sorted({str(value) for value in label[~is_control] if value is not None} & set(stage.model.seen.values("perturbation")))
     train = {name: np.flatnonzero((label == name) & ~is_held) for name in names}
     held = {name: np.flatnonzero((label == name) & is_held) for name in names}
+    kept = [name for name in names if len(held[name]) >= LEAST_HELD and len(train[name]) >= LEAST_HELD]
+    if len(kept) < 2:
+        return None
     counts, before = whole.counts, moments(whole.counts[control_train])
     rows = np.concatenate(list(train.values()))
     guides = whole.column("guide")
     training = training_changes(
         counts[control_train], counts[rows], label[rows].tolist(), groups=None if guides is None else [guides[row] for row in rows]
     )
-    kept = [name for name in names if len(held[name]) >= LEAST_HELD and name in training.targets]
     significant = {name: int(true_change(before, counts[train[name]]).is_significant.sum()) for name in kept}
     return Screen(
         whole=whole, train=train, held={name: held[name] for name in kept}, control_train=control_train, control_true=control_true,
