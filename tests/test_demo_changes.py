@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import screen
 
-from scmulan.demo import asking, changes, depths, edits, mapping, states
+from scmulan.demo import asking, changes, depths, edits, mapping, screens, states
 from scmulan.demo.asking import Asked, Asking
 from scmulan.demo.changes import Changes, Foretold
 from scmulan.demo.depths import Depths
@@ -73,7 +73,7 @@ def test_a_perturbation_is_told_from_groups_of_held_out_cells_beside_look_up_and
 
 
 def test_no_control_cell_of_the_truth_is_written_from(stage):
-    found = changes.open_screen(stage, changes.find(stage.datasets))
+    found = screens.open_screen(stage, screens.find(stage.datasets))
     assert not set(found.control_train) & set(found.control_true)
     assert not found.whole.is_held[found.control_train].any()
     assert all(found.whole.is_held[rows].all() for rows in found.held.values())
@@ -81,7 +81,7 @@ def test_no_control_cell_of_the_truth_is_written_from(stage):
 
 def test_the_answer_does_not_stand_in_the_question(stage):
     whole = stage.whole(stage.datasets[0])
-    asked = whole.take(np.arange(5), without=changes.HIDDEN)
+    asked = whole.take(np.arange(5), without=screens.HIDDEN)
     assert not {"perturbation", "guide"} & set(asked.obs)
     about = asking.cells_about(stage, "controls")
     assert about.n_obs == 6
@@ -127,10 +127,10 @@ def test_a_model_that_never_saw_a_task_is_told_by_its_card(stage, model):
 
 def test_parts_without_their_cells_are_left_out(stage, model):
     bare = dataclasses.replace(stage.datasets[0], held=dataclasses.replace(stage.datasets[0].held, fields={}))
-    assert changes.find([bare]) is None
+    assert screens.find([bare]) is None
     assert states.find(dataclasses.replace(stage, datasets=[bare])) is None
     other = dataclasses.replace(stage, model=SimpleNamespace(seen=SimpleNamespace(values=lambda name: ["IRF1 knockout"])))
-    assert changes.open_screen(other, stage.datasets[0]) is None
+    assert screens.open_screen(other, stage.datasets[0]) is None
     alone = dataclasses.replace(stage, report=Report("other"), model=model)
     assert isinstance(edits.run(alone), Skipped)
     assert isinstance(asking.run(alone), Skipped)

@@ -13,7 +13,7 @@ import numpy as np
 
 from scmulan.cells import AnnData
 from scmulan.corpus.pairs import CONTROLS
-from scmulan.demo import changes, states
+from scmulan.demo import screens, states
 from scmulan.demo.stage import Skipped, Stage
 from scmulan.demo.whole import drawn
 from scmulan.errors import EngineError, PromptError
@@ -123,12 +123,12 @@ def measure(stage: Stage) -> Asking:
 def cells_about(stage: Stage, about: str) -> AnnData | None:
     """Held-out cells of a kind, without what would tell the answer; None where the data have none."""
     if about == "controls":
-        dataset = changes.find(stage.datasets)
+        dataset = screens.find(stage.datasets)
         if dataset is None or control_label(stage.model.seen) is None:
             return None
         whole = stage.whole(dataset)
         rows = np.flatnonzero(np.isin(whole.field("perturbation").astype(str), CONTROLS) & whole.is_held)
-        return whole.take(drawn(rows, stage.sizes.asked, stage.seed), without=changes.HIDDEN)
+        return whole.take(drawn(rows, stage.sizes.asked, stage.seed), without=screens.HIDDEN)
     if about == "clones":
         followed = states.find(stage)
         if followed is None:
