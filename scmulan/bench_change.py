@@ -1,7 +1,6 @@
 """A perturbation's cells foretold from control cells, and the perturbation told from the cells: every way beside the simple ones.
 
-A way to foretell is a `Predictor`: it is given a `ChangeTask` and returns, for each held-out target, cells or a change. It may learn from
-the rows of ``task.split.train`` and ``control_train`` alone; the truth's control cells are others. Data sets: papalexi (25 targets) with
+What a way is given, and the simple ones, stand in `scmulan.measures.change_ways`. Data sets: papalexi (25 targets) with
 cells, guides or targets held out, and kang (interferon) with cells held out. With targets held out in folds, the mean shift leans away from
 the fold's own targets, so that it ranks below chance: the mean of others is what is left without them.
 """
@@ -12,21 +11,20 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from scmulan import assets
-from scmulan.cells import AnnData, read_cells, read_h5ad
+from scmulan.cells import read_cells, read_h5ad
 from scmulan.errors import CellDataError, PromptError, nearest
 from scmulan.genes import GeneTable
-from scmulan.measures import change_baselines as rules
 from scmulan.measures import shift
-from scmulan.measures.change import Change, ChangeScore, Floats, TrueChange, change_between, compare_changes, moments, true_change
-from scmulan.measures.change_baselines import TrainingChanges, training_changes
+from scmulan.measures.change import Change, ChangeScore, Floats, TrueChange, compare_changes, true_change
 from scmulan.measures.change_noise import Ceiling, intervals, noise_ceiling, redrawn_truths
-from scmulan.measures.change_splits import ChangeSplit, HeldOut, split_changes
+from scmulan.measures.change_splits import HeldOut, split_changes
+from scmulan.measures.change_ways import ChangeTask, Explainer, Predictor, foretold_by, simple_explainers, simple_predictors
 from scmulan.measures.populations import CellSpace, cell_space, population_distance
 
 Say = Callable[[str], None]
@@ -59,57 +57,6 @@ SETTINGS: dict[str, tuple[str, HeldOut]] = {
     "papalexi, targets held out": ("papalexi", "targets"),
     "kang, cells held out": ("kang", "cells"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChangeTask:
-    """What a way to foretell is given.
-
-    Attributes
-    ----------
-    adata
-        All cells as they were read; rows as in ``split``.
-    counts
-        ``[C, G]`` int32 CSR of the measured genes, whose symbols are ``genes``.
-    targets, guides
-        Of each cell.
-    split
-        Rows to learn from and held out. ``split.held`` is there for its keys: what to foretell.
-    training
-        The training changes that the rules go by, where they are not simply those of the training cells by target.
-    """
-
-    adata: AnnData
-    counts: sp.csr_matrix
-    genes: list[str]
-    targets: list[str]
-    guides: list[str] | None
-    split: ChangeSplit
-    seed: int
-    training: TrainingChanges | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Foretold:
-    """A foretold population, as counts ``[n, G]`` over the task's genes, and the control cells that its change is from.
-
-    ``control`` is that which the cells were made from (or cells that the same model wrote unperturbed); all of ``control_train`` when None.
-    """
-
-    cells: Any
-    control: Any = None
-
-
-class Predictor(Protocol):
-    """A way to foretell: for each target of ``task.split.held``, cells or a mean change."""
-
-    def __call__(self, task: ChangeTask) -> Mapping[str, Foretold | Change]: ...
-
-
-class Explainer(Protocol):
-    """A way to tell the perturbation: scores ``[Q, K]`` of the candidates for populations of rows of the task's cells."""
-
-    def __call__(self, task: ChangeTask, populations: Sequence[shift.Population], candidates: Sequence[str]) -> Floats: ...
 
 
 def change(
@@ -157,7 +104,7 @@ def task_of(screen: str, held_out: HeldOut, data: Path | None, *, seed: int = 0,
     targets = adata.obs[source.column].astype(str).tolist()
     guides = adata.obs[source.guide].astype(str).tolist() if source.guide is not None else None
     return ChangeTask(
-        adata=adata,
+        cells=cells,
         counts=cells.counts[:, cells.measured],
         genes=[str(symbol) for symbol in GeneTable.load().symbols[cells.measured]],
         targets=targets,
@@ -192,7 +139,7 @@ def measure(tasks: Sequence[ChangeTask], predictors: Mapping[str, Predictor], *,
         some = {name: each for name, each in cells.items() if name in strong}
         found["ceiling_with_an_effect"] = _ceiling_row(noise_ceiling(control, some, seed=first.seed), _only(true_points, strong), space)
     for name, way in ways.items():
-        foretold = {target: each for task in tasks for target, each in _foretell(way, task, space).items()}
+        foretold = {target: each for task in tasks for target, each in foretold_by(way, task, space).items()}
         changes = {target: each for target, (each, _) in foretold.items()}
         points = {target: each for target, (_, each) in foretold.items()}
         row = _row(truths, changes, redrawn) | _population_row(true_points, points, space)
@@ -204,31 +151,9 @@ def measure(tasks: Sequence[ChangeTask], predictors: Mapping[str, Predictor], *,
     return found
 
 
-def simple_predictors(*, unseen: bool) -> dict[str, Predictor]:
-    """The rules of `scmulan.measures.change_baselines`, and training cells of the target again, where it was seen."""
-    wanted = {name: rule for name, rule in rules.RULES.items() if not unseen or name not in rules.OF_SEEN}
-    found: dict[str, Predictor] = {name: _by_rule(rule) for name, rule in wanted.items()}
-    if not unseen:
-        found["training cells of the target"] = _training_cells
-    return found
-
-
-def training_of(task: ChangeTask) -> TrainingChanges:
-    """The changes of the task's training cells, by guide where guides are known."""
-    if task.training is not None:
-        return task.training
-    rows = task.split.train
-    return training_changes(
-        task.counts[task.split.control_train], task.counts[rows], [task.targets[row] for row in rows],
-        groups=None if task.guides is None else [task.guides[row] for row in rows], genes=task.genes, seed=task.seed,
-    )  # fmt: skip
-
-
 def explain(task: ChangeTask, explainers: Mapping[str, Explainer]) -> dict[str, Any]:
     """Which perturbation: populations of 1, 10, 50 and all held-out cells, by look-up, by a classifier, and by the ways given."""
-    ways: dict[str, Explainer] = {"correlation": _by_lookup(False), "correlation, mean taken off": _by_lookup(True), **explainers}
-    fitted = _by_classifier(task)
-    ways["logistic regression"] = fitted
+    ways = {**simple_explainers(task), **explainers}
     candidates = sorted({task.targets[row] for row in task.split.train})
     held = {name: rows for name, rows in task.split.held.items() if len(rows) >= LEAST_MEASURED}
     rows = np.concatenate(list(held.values()))
@@ -245,52 +170,6 @@ def explain(task: ChangeTask, explainers: Mapping[str, Explainer]) -> dict[str, 
         chance = {"queries": one.n, "candidates": one.n_candidates, "chance": [_short(one.chance_first), _short(one.chance_five)]}
         shares = {name: {part: _short(getattr(each, part)) for part in ("first", "five", "rank")} for name, each in answers.items()}
         found[f"{size or 'all'} cells"] = chance | shares
-    return found
-
-
-def _by_rule(rule: rules.Rule) -> Predictor:
-    def foretell(task: ChangeTask) -> Mapping[str, Foretold | Change]:
-        training = training_of(task)
-        return {target: rule(training, target) for target in task.split.held}
-
-    return foretell
-
-
-def _training_cells(task: ChangeTask) -> Mapping[str, Foretold | Change]:
-    rows = {target: [row for row in task.split.train if task.targets[row] == target] for target in task.split.held}
-    return {target: Foretold(cells=task.counts[each]) for target, each in rows.items()}
-
-
-def _by_lookup(is_centred: bool) -> Explainer:
-    def score(task: ChangeTask, populations: Sequence[shift.Population], candidates: Sequence[str]) -> Floats:
-        training = training_of(task)
-        profiles = np.stack([rules.target_mean(training, name).mean for name in candidates])
-        changes = shift.population_changes(task.counts, populations, moments(task.counts[task.split.control_true]).mean)
-        return shift.correlation_lookup(profiles, changes, is_centred=is_centred)
-
-    return score
-
-
-def _by_classifier(task: ChangeTask) -> Explainer:
-    rows = task.split.train
-    fitted = shift.fit_classifier(task.counts[rows], [task.targets[row] for row in rows])
-
-    def score(task: ChangeTask, populations: Sequence[shift.Population], candidates: Sequence[str]) -> Floats:
-        return shift.classifier_scores(fitted, task.counts, populations, candidates)
-
-    return score
-
-
-def _foretell(way: Predictor, task: ChangeTask, space: CellSpace) -> dict[str, tuple[Change, Floats]]:
-    """Of each held-out target the foretold change, and cells as points: those foretold, or control cells all moved by the change."""
-    control = task.counts[task.split.control_train]
-    before, at = moments(control), space.place(control)
-    found = {}
-    for target, each in way(task).items():
-        if isinstance(each, Change):
-            found[target] = each, space.moved(at, each.mean)
-        else:
-            found[target] = change_between(before if each.control is None else moments(each.control), each.cells), space.place(each.cells)
     return found
 
 

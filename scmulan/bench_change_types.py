@@ -17,7 +17,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from scmulan import assets
-from scmulan.bench_change import COLUMNS, DRAWS, SCREENS, ChangeTask, Predictor, measure
+from scmulan.bench_change import COLUMNS, DRAWS, SCREENS, measure
 from scmulan.cells import Cells, read_cells, read_h5ad
 from scmulan.errors import PromptError, nearest
 from scmulan.genes import GeneTable
@@ -25,6 +25,7 @@ from scmulan.measures.baselines import fit_logistic_regression
 from scmulan.measures.change import disjoint_halves, moments, true_change
 from scmulan.measures.change_baselines import TrainingChanges, training_changes
 from scmulan.measures.change_splits import ChangeSplit
+from scmulan.measures.change_ways import ChangeTask, Predictor
 
 Say = Callable[[str], None]
 KINDS = ("T cell", "monocyte", "B cell", "natural killer cell")
@@ -80,7 +81,7 @@ def tasks_of(data: Path | None, *, seed: int = 0) -> dict[str, ChangeTask]:
             control_train=halves[kind][0], control_true=halves[kind][1], held_guides={}, left_out={},
         )  # fmt: skip
         found[kind] = ChangeTask(
-            adata=adata, counts=counts, genes=[str(symbol) for symbol in GeneTable.load().symbols[cells.measured]], targets=kinds.tolist(),
+            cells=cells, counts=counts, genes=[str(symbol) for symbol in GeneTable.load().symbols[cells.measured]], targets=kinds.tolist(),
             guides=None, split=split, seed=seed, training=changes.without(kind),
         )  # fmt: skip
     return found

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -180,6 +181,12 @@ def read_h5ad(path: str | Path) -> AnnData:
         # h5py and anndata raise many kinds of error here; each means that the file can't be read.
         raise CellDataError(f"{path}: not an .h5ad, or cut short or damaged; copy it again ({type(error).__name__}: {error})") from error
     return adata
+
+
+def read_obs(path: str | Path) -> pd.DataFrame:
+    """``obs`` of an ``.h5ad`` file that was read before, without its matrix."""
+    with h5py.File(path) as file:
+        return pd.DataFrame(anndata.io.read_elem(file["obs"]))
 
 
 def read_draft(source: str | Path | AnnData, fields: Mapping[str, str], organism: str | None, layer: str | None) -> Draft:

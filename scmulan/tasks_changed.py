@@ -106,7 +106,7 @@ class ChangedCells:
         best = table.to_numpy().argmax(1)
         obs = {"fate": [str(table.columns[place]) for place in best], "fate_probability": table.to_numpy().max(1)}
         annotate_adata(adata, obs, uns=self.opened.provenance(task="fate", time=time, **self.opened.losses(ready)))
-        return table
+        return table.set_axis(adata.obs_names)
 
     def enhance(self, adata: AnnData, depth: int, draws: int, sampling: Sampling, on_cell: Advance | None) -> AnnData:
         """As ``Model.enhance``."""

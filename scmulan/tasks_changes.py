@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from scipy.special import log_softmax, logsumexp
 
 from scmulan import csentence
-from scmulan.cells import AnnData
+from scmulan.cells import AnnData, Cells
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance, CellRequest
 from scmulan.errors import PromptError, ScmulanWarning, some
@@ -64,9 +64,9 @@ class Changes:
     def __init__(self, opened: Opened):
         self.opened, self.writer, self.vocabulary = opened, opened.writer, opened.vocabulary
 
-    def read(self, adata: AnnData) -> Ready:
+    def read(self, cells: AnnData | Cells) -> Ready:
         """Cells as first ones: thinned to half of what a sentence holds."""
-        ready = self.opened.read(adata, reserve=self.opened.length - first_room(self.opened))
+        ready = self.opened.read(cells, reserve=self.opened.length - first_room(self.opened))
         empty = np.flatnonzero(np.diff(ready.counts.indptr) == 0)
         if len(empty):
             names = some([ready.cells.cell_ids[row] for row in empty])
@@ -139,7 +139,7 @@ class Changes:
         return label
 
     def explain(
-        self, control: AnnData, perturbed: AnnData, labels: Sequence[str], *, seed: int = 0, on_cell: Advance | None = None
+        self, control: AnnData | Cells, perturbed: AnnData | Cells, labels: Sequence[str], *, seed: int = 0, on_cell: Advance | None = None
     ) -> npt.NDArray[np.float64]:
         """Log-probabilities of perturbations of each perturbed cell, over a few controls each; (C, labels)."""
         first, second = self.read(control), self.read(perturbed)
@@ -166,9 +166,11 @@ class Changes:
         share: npt.NDArray[np.float64] = np.array(cells, dtype=float) / max(sum(cells), 1)
         return share
 
-    def fates(self, adata: AnnData, time: str, labels: Sequence[str] | None, on_cell: Advance | None) -> tuple[pd.DataFrame, Ready]:
+    def fates(
+        self, cells: AnnData | Cells, time: str, labels: Sequence[str] | None, on_cell: Advance | None = None
+    ) -> tuple[pd.DataFrame, Ready]:
         """Probabilities of the cell types that each cell will have at a time; (C, labels)."""
-        ready, known = self.read(adata), self.opened.seen
+        ready, known = self.read(cells), self.opened.seen
         chosen = [canonical("cell_type", label).value for label in labels] if labels else self._types_at(time)
         answers = [as_answer(label) for label in chosen]
         asked = ["lineage", "cell_type"] if all(answer["lineage"] for answer in answers) else ["cell_type"]
@@ -178,7 +180,7 @@ class Changes:
         after = {"time": known.known("time", time)}
         prompts = [self.writer.prompt("fate", fields[row], cell=ready.ids[row], after=after) for row in range(len(ready.ids))]
         scores = log_softmax(self.opened.engine.score(prompts, said, on_cell=on_cell), axis=1)
-        return pd.DataFrame(np.exp(scores), columns=chosen, index=adata.obs_names), ready
+        return pd.DataFrame(np.exp(scores), columns=chosen), ready
 
     def _types_at(self, time: str) -> list[str]:
         """Cell types of training cells of a time."""

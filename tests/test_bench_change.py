@@ -12,9 +12,11 @@ import pytest
 import scipy.sparse as sp
 
 from scmulan import bench_change
-from scmulan.bench_change import ChangeTask, Foretold, change, explain, measure, task_of
+from scmulan.bench_change import change, explain, measure, task_of
 from scmulan.errors import CellDataError, PromptError
 from scmulan.genes import GeneTable
+from scmulan.measures.change_baselines import RULES
+from scmulan.measures.change_ways import ChangeTask, Foretold
 
 N = 60
 
@@ -56,7 +58,7 @@ def unperturbed(task: ChangeTask) -> Mapping[str, Foretold]:
 def test_a_further_way_is_a_row_beside_the_simple_ones(folder):
     found = measure([task_of("papalexi", "cells", folder)], {"oracle": oracle, "unperturbed": unperturbed}, draws=5)
     ways = found["ways"]
-    assert set(ways) == {*bench_change.rules.RULES, "training cells of the target", "oracle", "unperturbed"}
+    assert set(ways) == {*RULES, "training cells of the target", "oracle", "unperturbed"}
     assert ways["oracle"]["rmse"] < min(row["rmse"] for name, row in ways.items() if name != "oracle")
     assert ways["oracle"]["rank"] == 1.0
     assert (ways["unperturbed"]["pearson"], ways["unperturbed"]["spread"]) == (None, 0.0)

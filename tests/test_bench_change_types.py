@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from scmulan import assets
-from scmulan.bench_change import Foretold
 from scmulan.bench_change_types import KINDS, change_types, tasks_of
 from scmulan.cells import read_h5ad
 from scmulan.errors import PromptError
+from scmulan.measures.change_ways import Foretold
 
 
 @pytest.fixture(scope="module")

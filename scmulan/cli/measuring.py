@@ -18,12 +18,23 @@ def evaluate(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for evaluation.html and evaluation.json.")],
     section: Annotated[
-        list[str] | None, typer.Option("--section", help="annotation, generation or likelihood; repeatable; all when not given.")
+        list[str] | None,
+        typer.Option(
+            "--section",
+            help="annotation, generation, likelihood, perturbation, states, depth, mapping or questions; repeatable. All that can be "
+            "measured when not given; one that is named and can't be is an error.",
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Generate this often, with seed, seed + 1 ...")] = 1,
     most_cells: Annotated[
-        int | None, typer.Option(min=1, help="Measure on at most so many held-out cells, drawn evenly over types.")
+        int | None,
+        typer.Option(min=1, help="annotation, generation, likelihood: measure on at most so many held-out cells, drawn evenly over types."),
     ] = None,
+    cells_per_perturbation: Annotated[
+        int | None, typer.Option(min=2, help="perturbation: cells that the model writes of each (100).")
+    ] = None,
+    guide: Annotated[str, typer.Option(metavar="COLUMN", help="perturbation: column of obs that says each cell's guide.")] = "guide",
+    clone: Annotated[str, typer.Option(metavar="COLUMN", help="states: column of obs that says each cell's clone.")] = "clone",
     model: ModelName = "demo",
     adapter: Adapter = None,
     device: Device = "cpu",
@@ -35,6 +46,8 @@ def evaluate(
 
     check_folder(output)
     opened = open_model(model, device, adapter)
+    wanted = {"cells_per_perturbation": cells_per_perturbation}
+    sizes = evaluation.Sizes(**{name: n for name, n in wanted.items() if n is not None})
     with evaluation.bars() as shown:
         result = evaluation.evaluate_files(
             opened,
@@ -44,6 +57,9 @@ def evaluate(
             sections=section,
             seeds=seeds,
             most_cells=most_cells,
+            guide=guide,
+            clone=clone,
+            sizes=sizes,
             on_progress=shown,
         )
     paths = evaluation.write(result, output)

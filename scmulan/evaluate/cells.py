@@ -13,9 +13,10 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy.sparse as sp
 
-from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
+from scmulan.cells import AnnData, Cells, read_cells, read_h5ad, read_obs
 from scmulan.errors import CellDataError, some
 from scmulan.measures import baselines
 from scmulan.measures.baselines import LogisticBaseline, MajorityClass, Predicted
@@ -25,8 +26,34 @@ MODEL = "scmulan"
 WEIGHED = "scmulan, by answer and likelihood"
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how many cells of it are done, and of how many."""
-Source: TypeAlias = str | Path | AnnData | Cells
 Judge: TypeAlias = LogisticBaseline | MajorityClass
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Why a section can't be measured on these cells or by this model."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Held-out or training cells, and columns of their ``obs`` that are no field, such as clones: None where a source lacks one."""
+
+    cells: Cells
+    columns: Mapping[str, list[str | None]]
+
+    def column(self, name: str) -> list[str | None]:
+        """A value for each cell."""
+        return self.columns.get(name) or [None] * len(self.cells)
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Side:
+        """The cells at some positions."""
+        chosen = [int(row) for row in rows]
+        return Side(cells=self.cells.take(chosen), columns={name: [values[row] for row in chosen] for name, values in self.columns.items()})
+
+
+Source: TypeAlias = str | Path | AnnData | Cells | Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +80,56 @@ def read_split(path: str | Path, column: str = "split", held_out: str = "test") 
     CellDataError
         When the column is missing or leaves either side empty.
     """
+    held, train = divide(path, column, held_out=held_out)
+    return held.cells, train.cells
+
+
+def divide(path: str | Path, column: str = "split", *, held_out: str = "test", names: Sequence[str] = ()) -> tuple[Side, Side]:
+    """As `read_split`, with some further columns of ``obs``."""
     adata = read_h5ad(path)
     if column not in adata.obs:
         raise CellDataError(f"{path}: no column obs[{column!r}] that says train or {held_out}; columns: {some(adata.obs, most=8)}")
     said = adata.obs[column].astype(str).to_numpy()
-    cells = read_cells(adata)
+    side = Side(cells=_named(read_cells(adata), Path(path)), columns=_columns(adata.obs, names))
     for name in ("train", held_out):
         if name not in said:
             raise CellDataError(f"{path}: obs[{column!r}] says {some(sorted(set(said)))}; needed train and {held_out}")
-    return cells.take(np.flatnonzero(said == held_out)), cells.take(np.flatnonzero(said == "train"))
+    return side.take(np.flatnonzero(said == held_out)), side.take(np.flatnonzero(said == "train"))
+
+
+def gather(sources: Source | Sequence[Source], names: Sequence[str] = ()) -> Side:
+    """Cells of one or more sources, one after another, with some columns of ``obs`` where a source has an ``obs``."""
+    sides = [_side(source, names) for source in _many(sources)]
+    columns = {name: [value for side in sides for value in side.column(name)] for name in names}
+    return Side(cells=pooled([side.cells for side in sides]), columns=columns)
+
+
+def _side(source: Source, names: Sequence[str]) -> Side:
+    if isinstance(source, Side):
+        return source
+    if isinstance(source, Cells):
+        return Side(cells=source, columns={})
+    cells = read_cells(source)
+    obs = source.obs if isinstance(source, AnnData) else read_obs(source) if names else pd.DataFrame()
+    return Side(cells=cells, columns=_columns(obs, names))
+
+
+def _columns(obs: pd.DataFrame, names: Sequence[str]) -> dict[str, list[str | None]]:
+    return {name: [None if pd.isna(value) else str(value) for value in obs[name]] for name in names if name in obs}
+
+
+def _named(cells: Cells, path: Path) -> Cells:
+    """A file's cells with its name where they say no data set, so that cells of several files are not taken for one."""
+    return dataclasses.replace(cells, dataset=[path.stem if name == "unnamed" else name for name in cells.dataset])
+
+
+def _many(sources: Source | Sequence[Source]) -> list[Source]:
+    return [sources] if isinstance(sources, str | Path | AnnData | Cells | Side) else list(sources)
 
 
 def pooled(sources: Source | Sequence[Source]) -> Cells:
     """Cells of one or more sources, one after another; a gene that one of them measured counts as measured."""
-    many = [sources] if isinstance(sources, str | Path | AnnData | Cells) else list(sources)
-    parts = [source if isinstance(source, Cells) else read_cells(source) for source in many]
+    parts = [_side(source, ()).cells for source in _many(sources)]
     if not parts:
         raise CellDataError("no cells given; needed a file or more")
     if len(parts) == 1:
@@ -89,9 +151,32 @@ def pooled(sources: Source | Sequence[Source]) -> Cells:
     )
 
 
+def of_dataset(train: Side, held: Side, name: str) -> tuple[Side, int]:
+    """Training cells and then held-out cells of one data set, on the genes both sides measured and any of them has; and how many train."""
+    sides = [side.take([row for row, dataset in enumerate(side.cells.dataset) if dataset == name]) for side in (train, held)]
+    cells = pooled([side.cells for side in sides])
+    genes = np.intersect1d(train.cells.measured, held.cells.measured)
+    genes = genes[np.asarray(cells.counts[:, genes].sum(0)).ravel() > 0].astype(np.int32)
+    columns = {each: [value for side in sides for value in side.column(each)] for each in {*train.columns, *held.columns}}
+    return Side(cells=dataclasses.replace(cells, measured=genes), columns=columns), len(sides[0].cells)
+
+
 def shared_ground(model: Model, held_out: Source | Sequence[Source], train: Source | Sequence[Source]) -> Ground:
-    """Held-out and training cells on the genes both measured, without the cells that can't be measured on, which are counted."""
-    held, known = pooled(held_out), pooled(train)
+    """Held-out and training cells on the genes both measured, without the cells that can't be measured on, which are counted.
+
+    Raises
+    ------
+    CellDataError
+        When no held-out cell has a type that is also among the training cells.
+    """
+    found = find_ground(model, pooled(held_out), pooled(train))
+    if isinstance(found, Skipped):
+        raise CellDataError(found.reason)
+    return found
+
+
+def find_ground(model: Model, held: Cells, known: Cells) -> Ground | Skipped:
+    """As `shared_ground`, or why there is none."""
     types, train_types = (cells.fields.get("cell_type") or [None] * len(cells) for cells in (held, known))
     seen = set(model.seen.values("cell_type"))
     in_train = {label for label in train_types if label}
@@ -99,7 +184,7 @@ def shared_ground(model: Model, held_out: Source | Sequence[Source], train: Sour
            else "type that the model has not seen" if label not in seen else "" for label in types]  # fmt: skip
     rows, train_rows = [r for r, reason in enumerate(why) if not reason], [r for r, label in enumerate(train_types) if label]
     if not rows:
-        raise CellDataError(f"none of {len(held):,} held-out cells can be measured on: {some(why)}; needed types that were trained on")
+        return Skipped(f"none of {len(held):,} held-out cells can be measured on: {some(why)}; needed types that were trained on")
     return Ground(
         held_out=held.take(rows),
         train=known.take(train_rows),

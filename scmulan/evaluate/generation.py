@@ -15,7 +15,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from scmulan.decoding.sampling import Sampling
-from scmulan.evaluate.cells import MODEL, Ground, Judge, OnProgress, counter, fields_of, predict, reserve
+from scmulan.evaluate.cells import MODEL, Ground, Judge, OnProgress, Skipped, at_most_per_type, counter, fields_of, predict, reserve
+from scmulan.evaluate.given import Given, Prepared
 from scmulan.measures import baselines, metrics
 from scmulan.measures.metrics import (
     DepthAgreement,
@@ -60,6 +61,17 @@ class Generation:
     n_hvg: int
     outside: float
     thinned: int
+
+
+def prepare(given: Given) -> Prepared[Generation]:
+    """The section, or why it can't be measured."""
+    ground = given.ground
+    if isinstance(ground, Skipped):
+        return ground
+    part = at_most_per_type(ground, given.cells_per_type, given.seed)
+    return lambda: generations(
+        given.model, part, given.regression, seed=given.seed, seeds=given.seeds, as_read=given.as_read, say=given.say
+    )
 
 
 def write_cells(

@@ -16,7 +16,8 @@ import scipy.sparse as sp
 
 from scmulan import csentence, csentence_thinning
 from scmulan.csentence import LEVEL_FLOORS
-from scmulan.evaluate.cells import MODEL, Ground, OnProgress, counter, fields_of, reserve
+from scmulan.evaluate.cells import MODEL, Ground, OnProgress, Skipped, counter, fields_of, reserve
+from scmulan.evaluate.given import Given, Prepared
 from scmulan.measures import baselines
 from scmulan.tasks import Model
 
@@ -41,6 +42,12 @@ class Likelihood:
     difference_error: float
     parts: dict[str, float]
     by_type: dict[str, dict[str, float]]
+
+
+def prepare(given: Given) -> Prepared[list[Likelihood]]:
+    """The section, or why it can't be measured."""
+    ground = given.ground
+    return ground if isinstance(ground, Skipped) else lambda: likelihoods(given.model, ground, seed=given.seed, say=given.say)
 
 
 def likelihoods(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from scmulan import plots
 from scmulan.evaluate.cells import MODEL
 from scmulan.evaluate.generation import BINOMIAL, REAL, REGRESSION, Generation
+from scmulan.evaluate.page_changes import perturbation_section
+from scmulan.evaluate.page_words import beats
 from scmulan.report import Report, shown
 
 if TYPE_CHECKING:
@@ -31,14 +33,12 @@ def page(evaluation: Evaluation) -> Report:
         generation_section(report, evaluation.generation)
     if evaluation.likelihood:
         likelihood_section(report, evaluation.likelihood)
+    if evaluation.perturbation:
+        perturbation_section(report, evaluation.perturbation)
+    if evaluation.skipped:
+        report.section("What was not measured").table([[name, why] for name, why in evaluation.skipped.items()], ["section", "why"])
     report.section("How this was made").table([[key, value] for key, value in evaluation.model.items()], ["model", ""])
     return report.table(list(held.types.items()), ["type", "held-out cells"])
-
-
-def beats(ours: float, theirs: float, *, is_lower_better: bool = False) -> str:
-    """``better than``, ``no better than`` or ``worse than``, after rounding to the three digits that are shown."""
-    gap = round(theirs - ours if is_lower_better else ours - theirs, 3)
-    return "better than" if gap > 0 else "worse than" if gap < 0 else "no better than"
 
 
 def annotation_section(report: Report, found: dict[str, Annotation]) -> Report:

@@ -1,0 +1,120 @@
+"""The sections about cells that change: each way on the same held-out cells, and a reason for whatever was not measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from conftest import screen
+
+from scmulan.cells import read_cells
+from scmulan.errors import CellDataError, PromptError
+from scmulan.evaluate import Sizes, evaluate, evaluate_files, to_text, write
+from scmulan.evaluate.cells import MODEL, gather, of_dataset
+from scmulan.evaluate.learnt import why_not_learnt
+from scmulan.evaluate.perturbation import FROM_REAL
+from scmulan.measures.change_baselines import RULES
+
+FEW = Sizes(cells_per_perturbation=12, explained_cells=12, state_draws=2, depth_cells=12, depth_draws=2, mapped_cells=20, questions=4)
+LABELS = ["CD19 knockout", "interferon beta"]
+
+
+@pytest.fixture(scope="module")
+def sides():
+    return screen(120, 1), screen(150, 0)
+
+
+@pytest.fixture(scope="module")
+def found(changed, sides):
+    return evaluate(changed, *sides, sections=["perturbation"], sizes=FEW)
+
+
+def test_the_model_stands_beside_every_rule_on_the_same_perturbations(found):
+    (screened,) = found.perturbation
+    assert list(screened.ways) == [MODEL, FROM_REAL, *RULES, "training cells of the target"]
+    assert list(screened.cells) == LABELS
+    assert all(list(way.by_perturbation) == LABELS for way in screened.ways.values())
+    assert screened.ways["training cells of the target"].energy < screened.ways["no change"].energy
+    assert screened.ways["target mean"].pearson > screened.ways["mean shift"].pearson
+    assert (screened.controls, screened.n_control, screened.n_control_train) == ("held-out cells", 40, 50)
+
+
+def test_which_perturbation_it_was_is_asked_of_every_way_beside_chance(found):
+    which = found.perturbation[0].which
+    assert list(which) == ["1 cell", "10 cells", "all asked about, up to 12 cells"]
+    for each in which.values():
+        assert list(each.ways) == [MODEL, "correlation", "correlation, mean taken off", "logistic regression"]
+        assert (each.n_candidates, each.chance_first, each.chance_five) == (2, 0.5, 1.0)
+    assert which["10 cells"].ways["logistic regression"].first == 1.0
+
+
+def test_the_figures_are_json_lines_and_a_section_of_the_page(found, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False))["perturbation"][0]["cells"] == found.perturbation[0].cells
+    text = to_text(found)
+    assert all(name in text for name in (*RULES, "logistic regression", "chance"))
+    page = write(found, tmp_path)["html"].read_text()
+    assert "What a perturbation does" in page
+    assert "What was not measured" not in page
+
+
+def test_perturbations_that_can_not_be_measured_are_left_out_with_the_reason(changed, sides):
+    held, train = sides[0].copy(), sides[1].copy()
+    labels = held.obs["perturbation"].to_numpy().astype(object)
+    labels[np.flatnonzero(labels == "IFN-beta")[:12]] = "GATA1 knockout"
+    labels[np.flatnonzero(labels == "IFN-beta")[5:]] = "control"
+    held.obs["perturbation"] = labels
+    screened = evaluate(changed, held, train, sections=["perturbation"], sizes=FEW).perturbation[0]
+    assert list(screened.cells) == ["CD19 knockout"]
+    assert screened.left_out["GATA1 knockout"] == "not among the perturbations that the model has seen"
+    assert screened.left_out["interferon beta"] == "5 held-out cells; needed 10"
+    assert screened.ways[MODEL].rank is None  # one perturbation alone ranks nothing
+
+
+def test_where_no_control_is_held_out_truth_and_prediction_halve_those_of_training(changed, sides):
+    held = sides[0][(sides[0].obs["perturbation"] != "control").to_numpy()].copy()
+    screened = evaluate(changed, held, sides[1], sections=["perturbation"], sizes=FEW).perturbation[0]
+    assert (screened.n_control, screened.n_control_train) == (25, 25)
+    assert "half" in screened.controls
+
+
+def test_what_these_cells_do_not_allow_is_skipped_and_says_why(model, trained):
+    human = trained.plan.parent / "human.h5ad"
+    found = evaluate_files(model, [human], [human], sections=["annotation"])
+    assert found.skipped == {}
+    with pytest.raises(PromptError, match="section perturbation can't be measured: no held-out cell is said to be perturbed"):
+        evaluate_files(model, [human], [human], sections=["annotation", "perturbation"])
+
+
+def test_a_model_that_has_not_learnt_a_task_is_not_measured_on_it(model, changed, sides):
+    assert why_not_learnt(changed, "perturb") is None
+    assert why_not_learnt(changed, "next_state") is None
+    assert "paired along time" in why_not_learnt(model, "next_state")
+    assert "without questions" in why_not_learnt(changed, "request")
+    with pytest.raises(PromptError, match="has seen no perturbed cell"):
+        evaluate(model, *sides, sections=["perturbation"])
+
+
+def test_cells_of_which_nothing_can_be_measured_are_an_error(model, sides):
+    held, train = (side.copy() for side in sides)
+    for side in (held, train):
+        side.obs = side.obs[["organism"]]
+    with pytest.raises(CellDataError, match="none of 120 held-out cells can be measured on"):
+        evaluate(model, held, train)
+
+
+def test_cells_of_a_data_set_stand_together_on_the_genes_that_they_have(sides):
+    held, train = (gather(side, ("clone",)) for side in sides)
+    both, n_train = of_dataset(train, held, "unnamed")
+    assert (n_train, len(both.cells)) == (150, 270)
+    assert both.column("clone") == [str(clone) for side in (sides[1], sides[0]) for clone in side.obs["clone"]]
+    assert (np.asarray(both.cells.counts[:, both.cells.measured].sum(0)) > 0).all()
+
+
+def test_columns_of_obs_are_read_from_files_and_none_where_a_source_has_none(sides, tmp_path):
+    sides[0].write_h5ad(tmp_path / "held.h5ad")
+    side = gather([tmp_path / "held.h5ad", read_cells(sides[1])], ("clone", "guide"))
+    assert side.column("clone") == [*sides[0].obs["clone"], *[None] * 150]
+    assert side.column("guide") == [None] * 270
