@@ -14,19 +14,15 @@ import numpy as np
 import yaml
 
 from scmulan.errors import PromptError
-from scmulan.measures.questions import NearestPhrasing, first_asked, same_requests, tasks_of
+from scmulan.measures.questions import TAUGHT, Reads, Right, draw_questions, first_asked, same_requests, share_read, teach_nearest
 from scmulan.questions import KINDS, PARTS, Phrasings, Question
-from scmulan.requests import Request, RequestGrammar, load_grammar, request_of
+from scmulan.requests import Request, RequestGrammar, load_grammar
 from scmulan.requests_names import with_names
 from scmulan.tasks import load
 
 QUESTIONS_A_KIND = 500
 READ_AT_ONCE = 64
-TAUGHT = 20_000
-"""Training questions that the plain way knows."""
 BY_HAND = Path("tests") / "questions.yaml"
-Right = tuple[Request, ...]
-Reads = Callable[[Sequence[str]], list[Right]]
 
 
 def ask(*, model: str, device: str, seed: int, data: Path | None, n: int | None, say: Callable[[str], None], **_: Any) -> dict[str, Any]:
@@ -38,9 +34,8 @@ def ask(*, model: str, device: str, seed: int, data: Path | None, n: int | None,
     """
     opened = load(model, device=device)
     grammar = load_grammar(list(opened.prompts.fields))
-    trained, held, far = (Phrasings(grammar, opened.vocabulary.genes, part=part) for part in PARTS)
-    rng = np.random.default_rng([seed, 5])
-    plain = NearestPhrasing((trained.draw(rng, "plain") for _ in range(TAUGHT)), grammar)
+    held, far = (Phrasings(grammar, opened.vocabulary.genes, part=part) for part in PARTS[1:])
+    plain = teach_nearest(grammar, opened.vocabulary.genes, seed=seed)
     say(f"nearest phrasing: knows {TAUGHT:,} training questions")
     sure: list[tuple[bool, float]] = []
 
@@ -52,9 +47,8 @@ def ask(*, model: str, device: str, seed: int, data: Path | None, n: int | None,
     found: dict[str, Any] = {"questions_a_kind": n or QUESTIONS_A_KIND}
     for drawn, kind in [*((held, kind) for kind in KINDS), *((far, kind) for kind in KINDS)]:
         name = f"{'held out' if drawn is held else 'far'}, {kind}"
-        questions = [drawn.draw(np.random.default_rng([seed, number, 6]), kind) for number in range(n or QUESTIONS_A_KIND)]
+        questions, right = draw_questions(drawn, kind, n or QUESTIONS_A_KIND, grammar, seed=seed)
         said = [question.text for question in questions]
-        right = [tuple(with_names(request_of(pieces, grammar))[0] for pieces in question.requests) for question in questions]
         found[name] = compared(said, right, by_model, plain.read)
         if kind == "plain":
             found[f"{name}, by task"] = _by_task(questions, right, by_model)
@@ -79,12 +73,10 @@ def compared(texts: Sequence[str], right: Sequence[Right], by_model: Reads, by_p
     """Shares of questions read exactly right, and with the right tasks, by the model and by the nearest phrasing."""
     found: dict[str, float] = {}
     for way, reads in (("model", by_model), ("nearest_phrasing", by_phrasing)):
-        said = reads(texts)
-        found[way] = round(float(np.mean([same_requests(a, b) for a, b in zip(said, right, strict=True)])), 4)
-        found[f"{way}_tasks"] = round(float(np.mean([tasks_of(a) == tasks_of(b) for a, b in zip(said, right, strict=True)])), 4)
-        inside = [number for number, requests in enumerate(right) if "outside" not in tasks_of(requests)]
-        if inside:
-            found[f"{way}_refused_wrongly"] = round(float(np.mean(["outside" in tasks_of(said[number]) for number in inside])), 4)
+        share = share_read(reads(texts), right)
+        found[way], found[f"{way}_tasks"] = round(share.exact, 4), round(share.tasks, 4)
+        if share.refused_wrongly is not None:
+            found[f"{way}_refused_wrongly"] = round(share.refused_wrongly, 4)
     return found
 
 

@@ -1,17 +1,17 @@
 """Shallow cells brought back to depth: simple ways and well-known libraries, on real cells thinned to a share of their counts.
 
-A way is an `Enhancer`: it is given an `EnhanceTask` and returns rates or counts ``[C, G]`` of the thinned cells. Cells are the held-out
-ones of the embedded blood data, with labels true by experiment; the rest is for learning. MAGIC and scVI have rows where they are installed
-(``magic-impute``, ``scvi-tools``); they are asked for by name, ``--only``, for they are slow.
+What a way is given, and the simple ones, stand in `scmulan.measures.recovery_ways`. Cells are the held-out ones of the embedded blood data,
+with labels true by experiment; the rest is for learning. MAGIC and scVI have rows where they are installed (``magic-impute``,
+``scvi-tools``); they are asked for by name, ``--only``, for they are slow.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,50 +23,14 @@ from scmulan.cells import AnnData, read_cells, read_h5ad
 from scmulan.csentence_thinning import thin
 from scmulan.errors import CellDataError, PromptError, nearest
 from scmulan.genes import GeneTable
-from scmulan.measures.baselines import fit_logistic_regression
 from scmulan.measures.recovery import cluster_agreement, recovery
-from scmulan.measures.recovery_baselines import expected_of_types, leave_alone, posterior_of_types, smooth_by_neighbours
+from scmulan.measures.recovery_ways import QUICK, THINNED_TRAINING_SEED, Enhancer, EnhanceTask
 
 Say = Callable[[str], None]
 SHARES = (0.1, 0.25, 0.5)
 CELLS = "zheng_pbmc_facs.h5ad"
 HELD_OUT = 0.2
 SCVI_EPOCHS = 60
-THINNED_TRAINING_SEED = 11
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnhanceTask:
-    """What a way is given.
-
-    Attributes
-    ----------
-    thinned
-        ``[C, G]`` int32 CSR of the measured genes, whose symbols are ``genes``.
-    depth
-        ``[C]``: counts of each full cell, the wanted depth.
-    share
-        Of its counts that each cell kept.
-    adata
-        The held-out cells as they were read, not thinned: for their fields alone, never their counts.
-    train, train_types
-        ``[R, G]`` other cells at full depth, and their types.
-    """
-
-    thinned: sp.csr_matrix
-    depth: npt.NDArray[np.int64]
-    share: float
-    genes: list[str]
-    adata: AnnData
-    train: sp.csr_matrix
-    train_types: list[str]
-    seed: int
-
-
-class Enhancer(Protocol):
-    """A way to bring cells back to depth: rates or counts ``[C, G]``, from zero up, on any scale for each cell."""
-
-    def __call__(self, task: EnhanceTask) -> Any: ...
 
 
 def enhance(
@@ -118,7 +82,7 @@ def task_of(data: Path | None, share: float, *, n: int | None = None, seed: int 
         depth=np.asarray(full.sum(1), dtype=np.int64).ravel(),
         share=share,
         genes=[str(symbol) for symbol in GeneTable.load().symbols[cells.measured]],
-        adata=adata[held].copy(),
+        cells=cells.take(held),
         train=counts[rest],
         train_types=types[rest].tolist(),
         seed=seed,
@@ -146,24 +110,6 @@ def _held_out(adata: AnnData, n: int | None, seed: int) -> npt.NDArray[np.int64]
     else:
         rows = np.sort(rng.choice(adata.n_obs, round(HELD_OUT * adata.n_obs), replace=False))
     return rows if n is None or len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
-
-
-def said_types(task: EnhanceTask) -> list[str]:
-    """Types of the thinned cells by logistic regression, learnt on training cells thinned alike: the true ones are not given."""
-    thinned = thin(task.train, task.share, task.seed + THINNED_TRAINING_SEED)
-    return fit_logistic_regression(thinned, task.train_types).predict(task.thinned).labels
-
-
-def _by_type(task: EnhanceTask) -> Any:
-    return posterior_of_types(task.thinned, said_types(task), task.train, task.train_types)
-
-
-def _of_all(task: EnhanceTask) -> Any:
-    return posterior_of_types(task.thinned, ["all"] * task.thinned.shape[0], task.train, ["all"] * task.train.shape[0])
-
-
-def _seen_and_expected(task: EnhanceTask) -> Any:
-    return expected_of_types(task.thinned, task.depth, said_types(task), task.train, task.train_types)
 
 
 def _by_magic(task: EnhanceTask) -> Any:
@@ -196,13 +142,5 @@ def _by_scvi(task: EnhanceTask) -> Any:
     return model.get_normalized_expression(indices=np.arange(task.thinned.shape[0]), n_samples=10, return_mean=True, return_numpy=True)
 
 
-QUICK: dict[str, Enhancer] = {
-    "left alone": lambda task: leave_alone(task.thinned),
-    "nearest cells": lambda task: smooth_by_neighbours(task.thinned, seed=task.seed),
-    "nearest full cells": lambda task: smooth_by_neighbours(task.thinned, task.train, seed=task.seed),
-    "posterior, all cells": _of_all,
-    "posterior of the type": _by_type,
-    "seen, and the type's posterior": _seen_and_expected,
-}
 LIBRARIES: dict[str, Enhancer] = {"MAGIC": _by_magic, "scVI": _by_scvi}
 """Run where they are named."""

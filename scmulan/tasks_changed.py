@@ -127,16 +127,16 @@ class ChangedCells:
         return cells
 
 
-def expected_counts(seen: sp.csr_matrix, draws: Sequence[sp.csr_matrix], depth: int) -> sp.csr_matrix:
+def expected_counts(seen: sp.csr_matrix, draws: Sequence[sp.csr_matrix], depth: npt.ArrayLike) -> sp.csr_matrix:
     """Counts at a depth: those that were seen, and for the rest of the depth the mean share of each gene over draws; (C, G) float32.
 
     A count that was seen is certain. What is unseen at depth ``T`` of a cell seen at depth ``S`` are ``T - S`` counts more, of which gene
-    g has a share that is taken from whole cells drawn by the model.
+    g has a share that is taken from whole cells drawn by the model. ``depth`` is one for all, or (C,).
     """
     total = np.asarray(seen.sum(1)).ravel()
     drawn = sp.csr_matrix(sum(draws[1:], start=draws[0]), dtype=np.float64)
     shares = sp.diags(1 / np.maximum(np.asarray(drawn.sum(1)).ravel(), 1)) @ drawn
-    rest = sp.diags(np.maximum(depth - total, 0).astype(np.float64)) @ shares
+    rest = sp.diags(np.maximum(np.asarray(depth) - total, 0).astype(np.float64)) @ shares
     return sp.csr_matrix(seen + rest, dtype=np.float32)
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from scmulan import bench_enhance
-from scmulan.bench_enhance import QUICK, enhance, said_types, task_of
+from scmulan.bench_enhance import enhance, task_of
 from scmulan.errors import CellDataError, PromptError
 from scmulan.genes import GeneTable
+from scmulan.measures.recovery_ways import QUICK
 
 N_GENES = 80
 
@@ -38,7 +39,7 @@ def test_the_held_out_cells_are_those_of_the_split_thinned(folder):
     assert (full - task.thinned).min() >= 0
     assert task.thinned.sum() / full.sum() == pytest.approx(0.25, abs=0.03)
     assert task.depth.tolist() == np.asarray(full.sum(1)).ravel().tolist()
-    assert (np.array(said_types(task)) == np.array(types)).mean() > 0.8
+    assert (np.array(task.said_types) == np.array(types)).mean() > 0.8
     assert task_of(folder, 0.25, n=7)[0].thinned.shape[0] == 7
 
 

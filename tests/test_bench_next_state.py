@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scmulan.bench_next_state import FATES, STATES, fates_of, measure, next_state, tasks_of
+from scmulan.bench_next_state import measure, next_state, tasks_of
 from scmulan.errors import CellDataError, PromptError
 from scmulan.genes import GeneTable
 from scmulan.measures.next_state import Followed
+from scmulan.measures.state_ways import FATES, STATES, fates_of
 
 N_GENES = 60
 

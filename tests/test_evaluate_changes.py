@@ -15,7 +15,12 @@ from scmulan.evaluate import Sizes, evaluate, evaluate_files, to_text, write
 from scmulan.evaluate.cells import MODEL, gather, of_dataset
 from scmulan.evaluate.learnt import why_not_learnt
 from scmulan.evaluate.perturbation import FROM_REAL
+from scmulan.evaluate.questions import NEAREST, Questions
 from scmulan.measures.change_baselines import RULES
+from scmulan.measures.questions import ShareRead
+from scmulan.measures.recovery_ways import BY_TYPE, QUICK
+from scmulan.measures.state_ways import STATES, TRANSPORT
+from scmulan.questions import KINDS
 
 FEW = Sizes(cells_per_perturbation=12, explained_cells=12, state_draws=2, depth_cells=12, depth_draws=2, mapped_cells=20, questions=4)
 LABELS = ["CD19 knockout", "interferon beta"]
@@ -118,3 +123,88 @@ def test_columns_of_obs_are_read_from_files_and_none_where_a_source_has_none(sid
     side = gather([tmp_path / "held.h5ad", read_cells(sides[1])], ("clone", "guide"))
     assert side.column("clone") == [*sides[0].obs["clone"], *[None] * 150]
     assert side.column("guide") == [None] * 270
+
+
+@pytest.fixture(scope="module")
+def steps(changed, sides):
+    held, train = (side.copy() for side in sides)
+    held.obs["clone"] = "held " + held.obs["clone"].astype(str)
+    # relatives become plasma cells or stay B cells, clone by clone
+    for side in (held, train):
+        stays = side.obs["clone"].astype(str).str[-1].isin(list("02468")) & (side.obs["time"] == "D4")
+        side.obs["cell_type"] = np.where(stays, "B cell", side.obs["cell_type"].astype(str))
+    return evaluate(changed, held, train, sections=["states"], sizes=FEW)
+
+
+def test_later_states_and_fates_stand_beside_the_simple_ways(steps):
+    (step,) = steps.states
+    assert (step.earlier, step.later, step.n_cells, step.n_clones, step.shared_clones) == ("day 2", "day 4", 60, 20, 0)
+    simple = [name for name in STATES if name != TRANSPORT]
+    assert list(step.states) == [MODEL, "scmulan, mean of 2 draws", *simple]
+    assert step.fates == ["B cell", "plasma cell"]
+    assert list(step.fate_ways) == [MODEL, "shares", "logistic regression", "nearest cells"]
+    assert step.states["population mean"].rank == 0.5
+    assert step.states["population mean"].error < step.states["later cells at random"].error
+    assert "next state, population mean" in to_text(steps)
+
+
+def test_clones_that_were_trained_on_are_counted(changed, sides):
+    step = evaluate(changed, *sides, sections=["states"], sizes=FEW).states[0]
+    assert step.shared_clones == step.n_clones
+    assert step.left_out == {"fates": "the relatives of the held-out cells have 1 decided type of five cells or more; needed two"}
+    assert step.fate_ways == {}
+
+
+def test_states_need_clones_and_times_and_say_which_column_was_looked_for(changed, sides):
+    with pytest.raises(PromptError, match="section states can't be measured: the held-out cells have no clones: no column 'barcode'"):
+        evaluate(changed, *sides, sections=["states"], clone="barcode")
+    held = sides[0].copy()
+    held.obs["clone"] = [f"alone{row}" for row in range(held.n_obs)]
+    with pytest.raises(PromptError, match="no clone is seen at both"):
+        evaluate(changed, held, sides[1], sections=["states"])
+
+
+@pytest.fixture(scope="module")
+def deep(changed, sides):
+    return evaluate(changed, *sides, sections=["depth", "mapping"], sizes=FEW)
+
+
+def test_thinned_cells_are_brought_back_by_every_way(deep):
+    found = deep.depth
+    assert list(found.ways) == [MODEL, *QUICK]
+    assert (found.share, found.draws) == (0.25, 2)
+    assert found.n_cells == 12
+    assert found.counts[1] / found.counts[0] == pytest.approx(0.25, abs=0.05)
+    assert found.ways["left alone"].detection == pytest.approx(0.5)
+    assert found.ways[MODEL].detection != 0.5
+    assert "detection AUROC" in to_text(deep)
+
+
+def test_cells_without_types_are_brought_back_by_the_ways_that_need_none(changed, sides):
+    held, train = (side.copy() for side in sides)
+    for side in (held, train):
+        del side.obs["cell_type"]
+    found = evaluate(changed, held, train, sections=["depth"], sizes=FEW)
+    assert list(found.depth.ways) == [MODEL, *(name for name in QUICK if name not in BY_TYPE)]
+    assert found.cells.types == {}
+
+
+def test_labels_are_carried_over_in_the_embedding_and_in_components(deep):
+    assert list(deep.mapping.ways) == [MODEL, "principal components"]
+    assert {way.n for way in deep.mapping.ways.values()} == {deep.mapping.n}
+    assert deep.mapping.n_reference == 150
+    assert "mapping, " in to_text(deep)
+
+
+def test_every_section_has_its_place_on_the_page(found, steps, deep, tmp_path):
+    pytest.importorskip("matplotlib")
+    kinds = {kind: {who: ShareRead(exact=0.5, tasks=0.6, refused_wrongly=None) for who in (MODEL, NEAREST)} for kind in KINDS}
+    whole = dataclasses.replace(
+        found, states=steps.states, depth=deep.depth, mapping=deep.mapping, questions=Questions(n=4, taught=9, kinds=kinds),
+        skipped={"generation": "there was a reason"},
+    )  # fmt: skip
+    page = write(whole, tmp_path)["html"].read_text()
+    titles = ("What cells become", "Shallow cells brought back", "Labels carried over", "How it reads questions", "What was not measured")
+    assert all(title in page for title in (*titles, "there was a reason"))
+    assert "generation was not measured: there was a reason" in to_text(whole)
+    assert "questions, joined, read right: scmulan 0.500" in to_text(whole)

@@ -33,6 +33,7 @@ def evaluate(
     cells_per_perturbation: Annotated[
         int | None, typer.Option(min=2, help="perturbation: cells that the model writes of each (100).")
     ] = None,
+    questions: Annotated[int | None, typer.Option(min=1, help="questions: how many of each kind (40).")] = None,
     guide: Annotated[str, typer.Option(metavar="COLUMN", help="perturbation: column of obs that says each cell's guide.")] = "guide",
     clone: Annotated[str, typer.Option(metavar="COLUMN", help="states: column of obs that says each cell's clone.")] = "clone",
     model: ModelName = "demo",
@@ -46,7 +47,7 @@ def evaluate(
 
     check_folder(output)
     opened = open_model(model, device, adapter)
-    wanted = {"cells_per_perturbation": cells_per_perturbation}
+    wanted = {"cells_per_perturbation": cells_per_perturbation, "questions": questions}
     sizes = evaluation.Sizes(**{name: n for name, n in wanted.items() if n is not None})
     with evaluation.bars() as shown:
         result = evaluation.evaluate_files(

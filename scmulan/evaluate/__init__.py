@@ -15,24 +15,32 @@ from pathlib import Path
 from typing import Any
 
 from scmulan.errors import CellDataError, PromptError, nearest
-from scmulan.evaluate import annotation, generation, likelihood, perturbation
+from scmulan.evaluate import annotation, depth, generation, likelihood, mapping, perturbation, questions, states
 from scmulan.evaluate.cells import Ground, OnProgress, Side, Skipped, Source, at_most, divide, find_ground, gather, read_split
+from scmulan.evaluate.depth import Depth
 from scmulan.evaluate.generation import Generation
 from scmulan.evaluate.given import Given, Prepared, Sizes
 from scmulan.evaluate.likelihood import Likelihood
+from scmulan.evaluate.mapping import Mapped
 from scmulan.evaluate.perturbation import Perturbation
 from scmulan.evaluate.progress import bars
+from scmulan.evaluate.questions import Questions
+from scmulan.evaluate.states import States
 from scmulan.evaluate.text import to_text
 from scmulan.measures.metrics import Annotation
 from scmulan.tasks import Model
 
 __all__ = [
+    "Depth",
     "Evaluation",
     "Generation",
     "Held",
     "Likelihood",
+    "Mapped",
     "Perturbation",
+    "Questions",
     "Sizes",
+    "States",
     "bars",
     "evaluate",
     "evaluate_files",
@@ -46,6 +54,10 @@ SECTIONS: Mapping[str, Callable[[Given], Prepared[Any]]] = {
     "generation": generation.prepare,
     "likelihood": likelihood.prepare,
     "perturbation": perturbation.prepare,
+    "states": states.prepare,
+    "depth": depth.prepare,
+    "mapping": mapping.prepare,
+    "questions": questions.prepare,
 }
 WITHOUT_CELLS = ("questions",)
 """Sections that are about no cell."""
@@ -73,6 +85,10 @@ class Evaluation:
     generation: Generation | None = None
     likelihood: list[Likelihood] | None = None
     perturbation: list[Perturbation] | None = None
+    states: list[States] | None = None
+    depth: Depth | None = None
+    mapping: Mapped | None = None
+    questions: Questions | None = None
     skipped: dict[str, str] = field(default_factory=dict)
 
 

@@ -203,10 +203,16 @@ def at_most(ground: Ground, most: int | None, seed: int) -> Ground:
     """At most so many held-out cells: each type keeps its share, and at least one cell."""
     if most is None or len(ground.types) <= most:
         return ground
-    rng, types = np.random.default_rng([seed, 3]), np.array(ground.types)
+    return _take(ground, evenly(ground.types, most, seed))
+
+
+def evenly(labels: Sequence[str], most: int, seed: int) -> npt.NDArray[np.int64]:
+    """Rows of about ``most`` cells at most: each type keeps its share, and at least one cell."""
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    rng, types = np.random.default_rng([seed, 3]), np.array(labels)
     rows = [rng.permutation(np.flatnonzero(types == label)) for label in np.unique(types)]
-    kept = [members[: max(1, round(len(members) * most / len(types)))] for members in rows]
-    return _take(ground, np.sort(np.concatenate(kept)))
+    return np.sort(np.concatenate([members[: max(1, round(len(members) * most / len(types)))] for members in rows]))
 
 
 def at_most_per_type(ground: Ground, most: int | None, seed: int) -> Ground:
@@ -233,6 +239,12 @@ def predict(model: Model, cells: Cells, say: OnProgress, what: str, *, by: str =
     probabilities = table.to_numpy(dtype=np.float64)
     classes = [str(label) for label in table.columns]
     return Predicted(labels=[classes[k] for k in probabilities.argmax(1)], classes=classes, probabilities=probabilities)
+
+
+def spread(counts: sp.csr_matrix, genes: npt.NDArray[np.int32], n: int) -> sp.csr_matrix:
+    """Counts over some rows of the gene table as counts over all ``n`` of it."""
+    flat = counts.tocoo()
+    return sp.csr_matrix((flat.data, (flat.row, genes[flat.col])), shape=(counts.shape[0], n))
 
 
 def reserve(model: Model) -> int:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from scmulan.decoding.sampling import Sampling
-from scmulan.evaluate.cells import MODEL, Ground, Judge, OnProgress, Skipped, at_most_per_type, counter, fields_of, predict, reserve
+from scmulan.evaluate.cells import MODEL, Ground, Judge, OnProgress, Skipped, at_most_per_type, counter, fields_of, predict, reserve, spread
 from scmulan.evaluate.given import Given, Prepared
 from scmulan.measures import baselines, metrics
 from scmulan.measures.metrics import (
@@ -159,7 +159,7 @@ def _compare(
     real, is_real = ground.counts(ground.held_out), name == REAL
     symbols = [str(symbol) for symbol in model.table.symbols[ground.genes]]
     judged = real if is_real else counts  # real cells are judged by the held-out ones: the judge was fitted on the others
-    as_cells = ground.held_out if is_real else dataclasses.replace(ground.held_out, counts=_spread(model, counts, ground.genes))
+    as_cells = ground.held_out if is_real else dataclasses.replace(ground.held_out, counts=spread(counts, ground.genes, len(model.table)))
     recognised = {
         REGRESSION: metrics.recognised_share(ground.types, regression.predict(judged).labels),
         MODEL: metrics.recognised_share(ground.types, predict(model, as_cells, say, f"annotate: {name}").labels),
@@ -174,9 +174,3 @@ def _compare(
         memorisation=None if is_real else metrics.memorisation(ground.counts(ground.train), counts, real, hvg, seed=seed),
         recognised=recognised,
     )
-
-
-def _spread(model: Model, counts: sp.csr_matrix, genes: npt.NDArray[np.int32]) -> sp.csr_matrix:
-    """Counts over some rows of the gene table as counts over all of it."""
-    flat = counts.tocoo()
-    return sp.csr_matrix((flat.data, (flat.row, genes[flat.col])), shape=(counts.shape[0], len(model.table)))

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from scmulan import plots
 from scmulan.evaluate.cells import MODEL
 from scmulan.evaluate.generation import BINOMIAL, REAL, REGRESSION, Generation
-from scmulan.evaluate.page_changes import perturbation_section
+from scmulan.evaluate.mapping import PCA, Mapped
+from scmulan.evaluate.page_changes import depth_section, perturbation_section, states_section
+from scmulan.evaluate.page_questions import questions_section
 from scmulan.evaluate.page_words import beats
 from scmulan.report import Report, shown
 
@@ -35,6 +37,14 @@ def page(evaluation: Evaluation) -> Report:
         likelihood_section(report, evaluation.likelihood)
     if evaluation.perturbation:
         perturbation_section(report, evaluation.perturbation)
+    if evaluation.states:
+        states_section(report, evaluation.states)
+    if evaluation.depth is not None:
+        depth_section(report, evaluation.depth)
+    if evaluation.mapping is not None:
+        mapping_section(report, evaluation.mapping)
+    if evaluation.questions is not None:
+        questions_section(report, evaluation.questions)
     if evaluation.skipped:
         report.section("What was not measured").table([[name, why] for name, why in evaluation.skipped.items()], ["section", "why"])
     report.section("How this was made").table([[key, value] for key, value in evaluation.model.items()], ["model", ""])
@@ -93,6 +103,18 @@ def _annotation_row(who: str, found: Annotation) -> dict[str, Any]:
         "calibration error": measured.error if measured else None,
         "log loss, nats": measured.log_loss if measured else None,
     }
+
+
+def mapping_section(report: Report, found: Mapped) -> Report:
+    """Labels carried over by nearest neighbours in the embedding, beside those in principal components."""
+    ours, theirs = found.ways[MODEL].accuracy, found.ways[PCA].accuracy
+    words = f"{found.n:,} held-out cells take labels by votes of their {found.k} nearest among {found.n_reference:,} training cells."
+    if ours is not None and theirs is not None:
+        words += f" In the model's embedding {shown(100 * ours)} % are right, {beats(ours, theirs)} in {PCA} ({shown(100 * theirs)} %)."
+        report.headline("labels carried over", ours, f"{PCA} {shown(theirs)}")
+    report.section("Labels carried over to cells it has not seen", words)
+    rows = [{"way": who, "accuracy": way.accuracy, "macro-F1": way.macro_f1} for who, way in found.ways.items()]
+    return report.table(rows, emphasise=MODEL)
 
 
 def generation_section(report: Report, found: Generation) -> Report:

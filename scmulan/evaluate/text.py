@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from scmulan.evaluate.depth import Depth
 from scmulan.evaluate.generation import REGRESSION
+from scmulan.evaluate.mapping import Mapped
 from scmulan.evaluate.perturbation import Perturbation
+from scmulan.evaluate.questions import Questions
+from scmulan.evaluate.states import States
 from scmulan.measures.metrics import Annotation
 from scmulan.report import shown
 
@@ -29,6 +33,14 @@ def to_text(evaluation: Evaluation) -> str:
         lines.append(f"nats per cell given fields and depth, {likely.n_genes:,} genes: {nats}")
     for screen in evaluation.perturbation or []:
         lines += of_perturbations(screen)
+    for step in evaluation.states or []:
+        lines += of_states(step)
+    if evaluation.depth is not None:
+        lines += of_depth(evaluation.depth)
+    if evaluation.mapping is not None:
+        lines += of_mapping(evaluation.mapping)
+    if evaluation.questions is not None:
+        lines += of_questions(evaluation.questions)
     return "\n".join([*lines, *(f"{section} was not measured: {reason}" for section, reason in evaluation.skipped.items())])
 
 
@@ -41,6 +53,37 @@ def of_perturbations(found: Perturbation) -> Iterator[str]:
     for size, which in found.which.items():
         ways = ", ".join(f"{who} {shown(told.first)} / {shown(told.five)}" for who, told in which.ways.items())
         yield f"which perturbation, {size}, first / five: {ways}, chance {shown(which.chance_first)} / {shown(which.chance_five)}"
+
+
+def of_states(found: States) -> Iterator[str]:
+    """Each way to foretell the later state, and each way to foretell the fate."""
+    yield f"states, {found.dataset}: {found.n_cells:,} held-out cells of {found.earlier}, {found.n_later:,} relatives of {found.later}"
+    for who, way in found.states.items():
+        yield f"next state, {who}: energy {shown(way.energy)}, error {shown(way.error)}, rank of the clone {shown(way.rank)}"
+    for who, fate in found.fate_ways.items():
+        yield f"fate, {who}: log loss {shown(fate.log_loss)}, accuracy {shown(fate.accuracy)}, AUROC {shown(fate.auroc)}"
+    for part, reason in found.left_out.items():
+        yield f"{part} of {found.dataset} were not measured: {reason}"
+
+
+def of_depth(found: Depth) -> Iterator[str]:
+    """Each way to bring thinned cells back to depth."""
+    for who, way in found.ways.items():
+        figures = f"correlation with the full cell {shown(way.pearson_cell)}, detection AUROC {shown(way.detection)}"
+        yield f"depth, {found.n_cells:,} cells thinned to {found.share:.0%}, {who}: {figures}"
+
+
+def of_mapping(found: Mapped) -> Iterator[str]:
+    """Labels carried over, by each way."""
+    for who, way in found.ways.items():
+        figures = f"accuracy {shown(way.accuracy)}, macro-F1 {shown(way.macro_f1)}"
+        yield f"mapping, {found.n:,} cells onto {found.n_reference:,}, {who}: {figures}"
+
+
+def of_questions(found: Questions) -> Iterator[str]:
+    """The share of each kind that was read exactly right."""
+    for kind, ways in found.kinds.items():
+        yield f"questions, {kind}, read right: {', '.join(f'{who} {shown(share.exact)}' for who, share in ways.items())}"
 
 
 def by_distance(found: Annotation) -> str:

@@ -7,15 +7,16 @@ question whose masked text is most alike (TF-IDF of 2 to 5 letters, cosine) lend
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from scmulan.genes import GeneTable
 from scmulan.metadata import labels_by_spelling
-from scmulan.questions import Question
+from scmulan.questions import Phrasings, Question
 from scmulan.questions_text import plain_question
 from scmulan.requests import ACTION, ASKED, COUNT, TASK, Piece, Request, RequestGrammar, read_material, request_of
 from scmulan.requests_names import with_names
@@ -35,6 +36,10 @@ PATTERNS = (
 )
 SPLIT = re.compile(r"(?:[.?!;]+ (?:also,? )?|,? and (?:then|also) |, (?:then|also) | plus | & )")
 MOST_WORDS = 6
+TAUGHT = 20_000
+"""Training questions that the plain way knows."""
+Right: TypeAlias = tuple[Request, ...]
+Reads: TypeAlias = Callable[[Sequence[str]], Sequence[Right]]
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,40 @@ def _masked(text: str, slots: Sequence[Slot]) -> str:
     for slot in sorted(slots, key=lambda slot: -slot.first):
         text = f"{text[: slot.first]}_{slot.kind.upper()}_{text[slot.last :]}"
     return text.rstrip(" ?.!")
+
+
+def teach_nearest(grammar: RequestGrammar, genes: Sequence[str], *, n: int = TAUGHT, seed: int = 0) -> NearestPhrasing:
+    """The plain way, taught by ``n`` training questions about ``genes``."""
+    trained, rng = Phrasings(grammar, genes), np.random.default_rng([seed, 5])
+    return NearestPhrasing((trained.draw(rng, "plain") for _ in range(n)), grammar)
+
+
+def draw_questions(
+    phrasings: Phrasings, kind: str, n: int, grammar: RequestGrammar, *, seed: int = 0
+) -> tuple[list[Question], list[Right]]:
+    """``n`` questions of a kind and what they ask for, names in the spelling of the tables."""
+    questions = [phrasings.draw(np.random.default_rng([seed, number, 6]), kind) for number in range(n)]
+    right = [tuple(with_names(request_of(pieces, grammar))[0] for pieces in question.requests) for question in questions]
+    return questions, right
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareRead:
+    """Shares of questions read exactly right, and with the right tasks; and of those in scope, refused (None where none is in scope)."""
+
+    exact: float
+    tasks: float
+    refused_wrongly: float | None
+
+
+def share_read(said: Sequence[Right], right: Sequence[Right]) -> ShareRead:
+    """Readings against what was asked."""
+    inside = [number for number, requests in enumerate(right) if "outside" not in tasks_of(requests)]
+    return ShareRead(
+        exact=float(np.mean([same_requests(a, b) for a, b in zip(said, right, strict=True)])),
+        tasks=float(np.mean([tasks_of(a) == tasks_of(b) for a, b in zip(said, right, strict=True)])),
+        refused_wrongly=float(np.mean(["outside" in tasks_of(said[number]) for number in inside])) if inside else None,
+    )
 
 
 def same_requests(one: Sequence[Request], other: Sequence[Request]) -> bool:
