@@ -118,6 +118,14 @@ def test_cells_of_a_data_set_stand_together_on_the_genes_that_they_have(sides):
     assert (np.asarray(both.cells.counts[:, both.cells.measured].sum(0)) > 0).all()
 
 
+def test_training_cells_of_another_name_are_taken_for_those_of_the_data_set(sides):
+    held, train = (gather(side) for side in sides)
+    of_file = dataclasses.replace(train, cells=dataclasses.replace(train.cells, dataset=["train"] * 150))
+    assert of_dataset(of_file, held, "unnamed")[1] == 150
+    mixed = dataclasses.replace(train, cells=dataclasses.replace(train.cells, dataset=["unnamed"] * 50 + ["other"] * 100))
+    assert of_dataset(mixed, held, "unnamed")[1] == 50
+
+
 def test_columns_of_obs_are_read_from_files_and_none_where_a_source_has_none(sides, tmp_path):
     sides[0].write_h5ad(tmp_path / "held.h5ad")
     side = gather([tmp_path / "held.h5ad", read_cells(sides[1])], ("clone", "guide"))
@@ -204,7 +212,7 @@ def test_every_section_has_its_place_on_the_page(found, steps, deep, tmp_path):
         skipped={"generation": "there was a reason"},
     )  # fmt: skip
     page = write(whole, tmp_path)["html"].read_text()
-    titles = ("What cells become", "Shallow cells brought back", "Labels carried over", "How it reads questions", "What was not measured")
+    titles = ("What cells become", "Shallow cells brought back", "Nearest cells lend", "How it reads questions", "What was not measured")
     assert all(title in page for title in (*titles, "there was a reason"))
     assert "generation was not measured: there was a reason" in to_text(whole)
     assert "questions, joined, read right: scmulan 0.500" in to_text(whole)

@@ -28,7 +28,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="Generate this often, with seed, seed + 1 ...")] = 1,
     most_cells: Annotated[
         int | None,
-        typer.Option(min=1, help="annotation, generation, likelihood: measure on at most so many held-out cells, drawn evenly over types."),
+        typer.Option(min=1, help="Measure on at most so many held-out cells with types, drawn evenly over types."),
     ] = None,
     cells_per_perturbation: Annotated[
         int | None, typer.Option(min=2, help="perturbation: cells that the model writes of each (100).")

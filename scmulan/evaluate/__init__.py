@@ -115,7 +115,7 @@ def evaluate(
     held_out, train : files, AnnData or Cells; several are taken together
     sections : names of ``SECTIONS``; all that can be measured when not given
     cells_per_type : generate at most so many cells of a type; as many as were held out when not given
-    most_cells : measure annotation, generation and likelihood on at most so many held-out cells, drawn evenly over types
+    most_cells : measure the sections about cells with types on at most so many held-out cells, drawn evenly over types
     seeds : generate so often, with ``seed``, ``seed + 1``, ...
     as_read : compare generation with real cells as the model reads them, thinned to its context where they are longer; for
         data so deep that no sentence of this model can hold a cell whole

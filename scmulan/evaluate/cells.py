@@ -152,13 +152,21 @@ def pooled(sources: Source | Sequence[Source]) -> Cells:
 
 
 def of_dataset(train: Side, held: Side, name: str) -> tuple[Side, int]:
-    """Training cells and then held-out cells of one data set, on the genes both sides measured and any of them has; and how many train."""
-    sides = [side.take([row for row, dataset in enumerate(side.cells.dataset) if dataset == name]) for side in (train, held)]
+    """Training cells and then held-out cells of one data set, on the genes both sides measured and any of them has; and how many train.
+
+    Where no training cell is of a data set of that name, as when two files are named for their sides, all of them are taken.
+    """
+    known = train if name not in train.cells.dataset else _of_name(train, name)
+    sides = [known, _of_name(held, name)]
     cells = pooled([side.cells for side in sides])
     genes = np.intersect1d(train.cells.measured, held.cells.measured)
     genes = genes[np.asarray(cells.counts[:, genes].sum(0)).ravel() > 0].astype(np.int32)
     columns = {each: [value for side in sides for value in side.column(each)] for each in {*train.columns, *held.columns}}
     return Side(cells=dataclasses.replace(cells, measured=genes), columns=columns), len(sides[0].cells)
+
+
+def _of_name(side: Side, name: str) -> Side:
+    return side.take([row for row, dataset in enumerate(side.cells.dataset) if dataset == name])
 
 
 def shared_ground(model: Model, held_out: Source | Sequence[Source], train: Source | Sequence[Source]) -> Ground:

@@ -112,7 +112,7 @@ def mapping_section(report: Report, found: Mapped) -> Report:
     if ours is not None and theirs is not None:
         words += f" In the model's embedding {shown(100 * ours)} % are right, {beats(ours, theirs)} in {PCA} ({shown(100 * theirs)} %)."
         report.headline("labels carried over", ours, f"{PCA} {shown(theirs)}")
-    report.section("Labels carried over to cells it has not seen", words)
+    report.section("Nearest cells lend their labels", words)
     rows = [{"way": who, "accuracy": way.accuracy, "macro-F1": way.macro_f1} for who, way in found.ways.items()]
     return report.table(rows, emphasise=MODEL)
 
