@@ -50,14 +50,12 @@ def prepare(given: Given) -> Prepared[Depth]:
     """The section, or why it can't be measured."""
     if (reason := why_not_learnt(given.model, "enhance")) is not None:
         return Skipped(reason)
-    task, full = pose(given)
-    if min(full.shape) < 1 or not full.sum() or not task.train.sum():
-        return Skipped("the held-out and the training cells share no gene that both have counts of")
-    return lambda: _measured(given, task, full)
+    posed = pose(given)
+    return posed if isinstance(posed, Skipped) else lambda: _measured(given, *posed)
 
 
-def pose(given: Given) -> tuple[EnhanceTask, sp.csr_matrix]:
-    """Held-out cells drawn evenly over types where there are types, thinned; and the same before."""
+def pose(given: Given) -> tuple[EnhanceTask, sp.csr_matrix] | Skipped:
+    """Held-out cells drawn evenly over types where there are types, thinned, and the same before; or why there are none."""
     ground, n, seed = given.ground, given.sizes.depth_cells, given.seed
     if isinstance(ground, Ground):
         part = at_most(ground, n, seed)
@@ -67,6 +65,8 @@ def pose(given: Given) -> tuple[EnhanceTask, sp.csr_matrix]:
         held, train = given.held.cells.take(rows), given.train.cells
         types = [ALL] * len(train)
     genes = np.intersect1d(held.measured, train.measured)
+    if not held.counts[:, genes].sum() or not train.counts[:, genes].sum():
+        return Skipped("the held-out and the training cells share no gene that either side has counts of")
     genes = genes[np.asarray(held.counts[:, genes].sum(0) + train.counts[:, genes].sum(0)).ravel() > 0].astype(np.int32)
     full = sp.csr_matrix(held.counts[:, genes])
     task = EnhanceTask(
