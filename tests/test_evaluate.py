@@ -17,7 +17,7 @@ from scmulan.evaluate import bars, evaluate, evaluate_files, read_split, to_text
 from scmulan.evaluate.cells import WEIGHED, at_most, at_most_per_type, fields_of, pooled, shared_ground
 from scmulan.evaluate.generation import BINOMIAL, DEPTH_GIVEN, MULTINOMIAL, REAL, REGRESSION, over_table, real_again, write_cells
 from scmulan.evaluate.likelihood import _span_nats
-from scmulan.evaluate.page_words import beats
+from scmulan.evaluate.page import beats
 from scmulan.measures import two_sample
 
 pytest.importorskip("matplotlib")

@@ -78,6 +78,15 @@ def test_perturbations_that_can_not_be_measured_are_left_out_with_the_reason(cha
     assert screened.ways[MODEL].rank is None  # one perturbation alone ranks nothing
 
 
+def test_a_data_set_that_can_not_be_measured_is_told_beside_one_that_can(changed, sides):
+    held, train = (side.copy() for side in sides)
+    held.obs["dataset"] = np.where(np.arange(120) < 90, "large", "small")
+    train.obs["dataset"] = np.where(np.arange(150) < 140, "large", "small")
+    found = evaluate(changed, held, train, sections=["perturbation"], sizes=FEW)
+    assert [each.dataset for each in found.perturbation] == ["large"]
+    assert found.skipped == {"perturbation, small": "3 training and 10 held-out control cells; needed 10 of each"}
+
+
 def test_where_no_control_is_held_out_truth_and_prediction_halve_those_of_training(changed, sides):
     held = sides[0][(sides[0].obs["perturbation"] != "control").to_numpy()].copy()
     screened = evaluate(changed, held, sides[1], sections=["perturbation"], sizes=FEW).perturbation[0]

@@ -13,7 +13,7 @@ from scmulan.demo.labels import as_adata
 from scmulan.demo.stage import Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import counter, pooled
-from scmulan.evaluate.page_words import beats
+from scmulan.evaluate.page import beats
 from scmulan.measures import baselines, metrics
 from scmulan.report import shown
 

@@ -13,7 +13,7 @@ from scmulan.cells_writing import annotate_adata, new_adata, write_h5ad
 from scmulan.demo.stage import Dataset, Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import pooled, predict
-from scmulan.evaluate.page_words import beats
+from scmulan.evaluate.page import beats
 from scmulan.labels import as_answer
 from scmulan.measures import baselines, metrics
 from scmulan.measures.baselines import Predicted

@@ -12,7 +12,7 @@ from scmulan.demo.labels import as_adata
 from scmulan.demo.stage import Stage
 from scmulan.evaluate.cells import MODEL, shared_ground
 from scmulan.evaluate.likelihood import BINOMIAL, likelihoods
-from scmulan.evaluate.page_words import beats
+from scmulan.evaluate.page import beats
 from scmulan.report import shown
 
 CANDIDATES = 40

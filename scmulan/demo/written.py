@@ -18,7 +18,7 @@ from scmulan.demo.stage import Dataset, Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import Ground, counter, fields_of, pooled, predict, reserve, shared_ground
 from scmulan.evaluate.generation import BINOMIAL, N_HVG, REAL, over_table, real_again, write_cells
-from scmulan.evaluate.page_words import beats
+from scmulan.evaluate.page import beats
 from scmulan.measures import baselines, metrics
 from scmulan.measures.metrics import DepthAgreement, TwoSample
 from scmulan.report import shown

@@ -76,7 +76,7 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All that was measured; a section that was not asked for is None, and so is one of ``skipped``, which says why it is."""
+    """All that was measured; a section that was not asked for is None, and so is one of ``skipped``, which says why, of parts too."""
 
     model: dict[str, Any]
     seed: int
@@ -149,7 +149,7 @@ def evaluate(
         raise CellDataError("; ".join(dict.fromkeys(skipped.values())))
     measured = {name: each() for name, each in prepared.items() if not isinstance(each, Skipped)}
     how = model.provenance(context=model.checkpoint.context, parameters=model.checkpoint.card.get("parameters"))
-    return Evaluation(model=how, seed=seed, cells=_held(given), skipped=skipped, **measured)
+    return Evaluation(model=how, seed=seed, cells=_held(given), skipped=skipped | given.partly, **measured)
 
 
 def evaluate_files(

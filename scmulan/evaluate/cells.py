@@ -31,9 +31,10 @@ Judge: TypeAlias = LogisticBaseline | MajorityClass
 
 @dataclass(frozen=True)
 class Skipped:
-    """Why a section can't be measured on these cells or by this model."""
+    """Why a section, or ``what`` of it, can't be measured on these cells or by this model."""
 
     reason: str
+    what: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

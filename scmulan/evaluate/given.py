@@ -6,8 +6,8 @@ is known what can be.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias, TypeVar
 
@@ -64,6 +64,17 @@ class Given:
     seeds: int
     as_read: bool
     say: OnProgress
+    partly: dict[str, str] = field(default_factory=dict)
+    """What of a section could not be measured, where the rest of it could: filled by the sections, and told among what was skipped."""
+
+    def those_posed(self, section: str, found: Sequence[T | Skipped]) -> list[T] | Skipped:
+        """The data sets or steps that can be measured, the others told; or, where none can, why."""
+        posed = [each for each in found if not isinstance(each, Skipped)]
+        skipped = [each for each in found if isinstance(each, Skipped)]
+        if not posed:
+            return Skipped("; ".join(f"{each.what}: {each.reason}" for each in skipped) or "there is nothing to measure on")
+        self.partly.update({f"{section}, {each.what}": each.reason for each in skipped})
+        return posed
 
     @cached_property
     def regression(self) -> Judge:

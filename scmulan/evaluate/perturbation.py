@@ -28,7 +28,6 @@ from scmulan.measures.change_noise import noise_ceiling
 from scmulan.measures.change_splits import LEAST_CELLS, ChangeSplit
 from scmulan.measures.change_ways import ChangeTask, Explainer, Predictor, foretold_by, simple_explainers, simple_predictors, training_of
 from scmulan.measures.populations import CellSpace, cell_space, population_distance
-from scmulan.perturbations import control_label
 
 FROM_REAL = "scmulan, change from measured controls"
 TARGET_MEAN = "target mean"
@@ -128,13 +127,8 @@ def prepare(given: Given) -> Prepared[list[Perturbation]]:
         return Skipped("no held-out cell is said to be perturbed (`scmulan check` says which columns of obs were read)")
     if (reason := why_not_learnt(given.model, "perturb")) is not None:
         return Skipped(reason)
-    if not perturbations_seen(given.model) or control_label(given.model.seen) is None:
-        return Skipped("the model has seen no perturbed cell beside control cells")
-    found = [pose(given, name) for name in datasets]
-    posed = [each for each in found if isinstance(each, Posed)]
-    if not posed:
-        return Skipped("; ".join(each.reason for each in found if isinstance(each, Skipped)))
-    return lambda: [_measured(given, each) for each in posed]
+    posed = given.those_posed("perturbation", [pose(given, name) for name in datasets])
+    return posed if isinstance(posed, Skipped) else lambda: [_measured(given, each) for each in posed]
 
 
 def pose(given: Given, dataset: str) -> Posed | Skipped:
@@ -148,16 +142,15 @@ def pose(given: Given, dataset: str) -> Posed | Skipped:
     known, asked = rows_of
     control_train, control_true, controls = _controls(known.pop("", []), asked.pop("", []), given.seed)
     if min(len(control_train), len(control_true)) < LEAST_CELLS:
-        return Skipped(
-            f"{dataset}: {len(control_train)} training and {len(control_true)} held-out control cells; needed {LEAST_CELLS} of each"
-        )
+        n = f"{len(control_train)} training and {len(control_true)} held-out control cells"
+        return Skipped(f"{n}; needed {LEAST_CELLS} of each", dataset)
     seen = set(perturbations_seen(given.model))
     known = {label: rows for label, rows in known.items() if label in seen and len(rows) >= LEAST_TRAIN}
     why = {label: _why_left_out(label, len(rows), seen, known) for label, rows in sorted(asked.items())}
     kept = {label: np.array(rows) for label, rows in sorted(asked.items()) if not why[label]}
     left_out = {label: reason for label, reason in why.items() if reason}
     if not kept:
-        return Skipped(f"{dataset}: {'; '.join(f'{label}: {reason}' for label, reason in list(left_out.items())[:3])}")
+        return Skipped("; ".join(f"{label}: {reason}" for label, reason in list(left_out.items())[:3]), dataset)
     split = ChangeSplit(
         train=np.sort(np.concatenate([np.array(rows) for rows in known.values()])), held=kept, control_train=control_train,
         control_true=control_true, held_guides={}, left_out={},

@@ -105,10 +105,8 @@ def prepare(given: Given) -> Prepared[list[States]]:
     if (reason := why_not_learnt(given.model, "next_state")) is not None:
         return Skipped(reason)
     found = [each for dataset in sorted(set(cells.dataset)) for each in _of_dataset(given, dataset)]
-    posed = [each for each in found if isinstance(each, Posed)]
-    if not posed:
-        return Skipped("; ".join(each.reason for each in found if isinstance(each, Skipped)) or "no data set has two times")
-    return lambda: [_measured(given, each) for each in posed]
+    posed = given.those_posed("states", found)
+    return posed if isinstance(posed, Skipped) else lambda: [_measured(given, each) for each in posed]
 
 
 def _of_dataset(given: Given, dataset: str) -> list[Posed | Skipped]:
@@ -117,7 +115,9 @@ def _of_dataset(given: Given, dataset: str) -> list[Posed | Skipped]:
     try:
         order = sorted({time for time in times if time}, key=in_days)
     except CellDataError as error:
-        return [Skipped(f"{dataset}: {error}")]
+        return [Skipped(str(error), dataset)]
+    if len(order) < 2:
+        return [Skipped(f"cells of {len(order)} times; needed two", dataset)]
     return [_posed(given, dataset, both, n_train, times, *step) for step in itertools.combinations(order, 2)]
 
 
@@ -125,19 +125,19 @@ def _posed(given: Given, dataset: str, both: Side, n_train: int, times: Sequence
     what = f"{dataset}, {earlier} to {later}"
     clones = [clone if clone and clone not in NO_CLONE else None for clone in both.column(given.clone)]
     if later not in given.model.seen.values("time"):
-        return Skipped(f"{what}: the model has seen no cell of {later}")
+        return Skipped(f"the model has seen no cell of {later}", what)
     try:
         held, train = (
             pair_by_clone(of_side, clones, earlier=earlier, later=later)
             for of_side in (["" if row < n_train else time for row, time in enumerate(times)], times[:n_train])
         )
     except CellDataError as error:
-        return Skipped(f"{what}: {error}")
+        return Skipped(str(error), what)
     rows, place = np.unique(held.earlier, return_inverse=True)
     n_later = len(np.unique(held.later))
     if len(rows) < LEAST_CELLS or n_later < LEAST_LATER:
         needed = f"needed {LEAST_CELLS} cells and {LEAST_LATER} relatives"
-        return Skipped(f"{what}: {len(rows)} held-out cells have a later relative, of {n_later} relatives; {needed}")
+        return Skipped(f"{len(rows)} held-out cells have a later relative, {n_later} later cells are one; {needed}", what)
     task = _task(both, np.arange(n_train), times, clones, rows, train, (earlier, later), given.seed)
     known = {clone for clone in clones[:n_train] if clone}
     return Posed(
