@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from scmulan.automaton import legal_targets
-from scmulan.csentence import Ids
-from scmulan.training.loss import legal_cross_entropy, plan_chunks
+from scmulan.csentence import Ids, Vocabulary
+from scmulan.training.loss import plan_chunks, slope_sums
 
 if TYPE_CHECKING:
     from scmulan.engines.transformers import TransformersEngine
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Sums = npt.NDArray[np.float64]
 
 
+@torch.inference_mode()
 def taken_and_expected(engine: TransformersEngine, prompts: Sequence[Ids], cells: Sequence[Ids]) -> tuple[Sums, Sums]:
     """How often these cells take each id, before their first level and after it, and how often the model expects them to; (2, ids) each.
 
@@ -26,29 +27,27 @@ def taken_and_expected(engine: TransformersEngine, prompts: Sequence[Ids], cells
     ----------
     prompts, cells : ids of each cell's prompt, and of the cell; at least one
 
-    Expected is the sum of the id's chances wherever it could have been taken. The slope of the nats along an id's logit is its chance,
-    less one where it is taken: with two columns beside the hidden states, one at the places before the first level or after it, and zeros
-    beside the output matrix, the gradient of those zeros is the sum of slopes.
+    Expected is the sum of the id's chances wherever it could have been taken.
     """
     v = engine.vocabulary
-    weight = torch.nn.functional.pad(engine.output_VD.float(), (0, 2)).requires_grad_()  # its gradient adds up over the cells
-    taken_2V = np.zeros((2, v.size))
+    taken_2V, slopes_2V = np.zeros((2, v.size)), np.zeros((2, v.size))
     whole = [np.concatenate([prompt, cell]) for prompt, cell in zip(prompts, cells, strict=True)]
     for rows in engine.buckets([len(ids) for ids in whole]):
         ids_BT, _ = engine.padded([whole[row] for row in rows])
-        with torch.no_grad():
-            states_BTD = engine.body(input_ids=ids_BT, use_cache=False).last_hidden_state
-        for number, row in enumerate(rows):
-            ids = whole[row]
-            learnt = np.zeros(len(ids), dtype=bool)
-            learnt[len(prompts[row]) + 1 :] = True  # not <cell>
-            after_T = np.maximum.accumulate((ids >= v.first_level) & (ids < v.end_of_cell)).astype(np.int64)
-            np.add.at(taken_2V, (after_T[:-1][learnt[1:]], ids[1:][learnt[1:]]), 1)
-            after_T2 = torch.nn.functional.one_hot(torch.from_numpy(after_T), 2).to(engine.device)
-            states = torch.cat([states_BTD[number, : len(ids)].float(), after_T2], 1)
-            chunks = plan_chunks(legal_targets(ids, learnt, v), v)
-            nats, _ = legal_cross_entropy(states, weight, torch.ones(len(ids), device=engine.device), chunks, v)
-            nats.backward()  # type: ignore[no-untyped-call]
-    assert weight.grad is not None
-    slopes_2V: Sums = weight.grad[: v.size, -2:].T.double().cpu().numpy()
+        states_BTD = engine.body(input_ids=ids_BT, use_cache=False).last_hidden_state
+        ids = np.concatenate([whole[row] for row in rows])
+        # the ids of cells, not <cell>
+        learnt = np.concatenate([np.arange(len(whole[row])) > len(prompts[row]) for row in rows])
+        after_T = np.concatenate([np.append(np.zeros(len(prompts[row]), dtype=np.int64), _after_level(cells[row], v)) for row in rows])
+        np.add.at(taken_2V, (after_T[:-1][learnt[1:]], ids[1:][learnt[1:]]), 1)
+        states_TD = torch.cat([states_BTD[place, : len(whole[row])] for place, row in enumerate(rows)])
+        after_T2 = torch.nn.functional.one_hot(torch.from_numpy(after_T), 2).float().to(engine.device)
+        slopes = slope_sums(states_TD, engine.output_VD, after_T2, plan_chunks(legal_targets(ids, learnt, v), v), v)
+        slopes_2V += slopes.double().cpu().numpy()
     return taken_2V, taken_2V + slopes_2V
+
+
+def _after_level(ids: Ids, v: Vocabulary) -> Ids:
+    """1 at the first level of a cell and at all that follows, 0 before; (T,)."""
+    found: Ids = np.maximum.accumulate((ids >= v.first_level) & (ids < v.end_of_cell)).astype(np.int64)
+    return found

@@ -289,3 +289,29 @@ def legal_cross_entropy(
     """
     loss, nats_T = LegalCrossEntropy.apply(hidden_TD, weight_VD, weights_T, chunks, vocabulary.first_gene, dtype, panel_G)  # type: ignore[no-untyped-call]
     return loss, nats_T
+
+
+@torch.no_grad()
+def slope_sums(
+    hidden_TD: torch.Tensor, weight_VD: torch.Tensor, groups_TK: torch.Tensor, chunks: list[Chunk], vocabulary: Vocabulary
+) -> torch.Tensor:
+    """Sums over positions of the slopes of the nats along each id's logit, which is the id's chance, less one where it is taken; (K, V).
+
+    Parameters
+    ----------
+    hidden_TD, weight_VD, chunks : as in ``legal_cross_entropy``
+    groups_TK : (T, K) float32, how much each position counts in each sum
+    """
+    sums_VK = torch.zeros(len(weight_VD), groups_TK.shape[1], device=hidden_TD.device)
+    for chunk in chunks:
+        chunk = _moved(chunk, hidden_TD.device)
+        first_gene = vocabulary.first_gene
+        spans = ((first_gene + chunk.first, first_gene + chunk.last),) if isinstance(chunk, HazardChunk) else chunk.spans
+        rows_ND, groups_NK = hidden_TD[chunk.at], groups_TK[chunk.at]
+        slope = torch.cat([rows_ND @ weight_VD[first:last].T for first, last in spans], dim=1).float()
+        _hazard_nats(slope, chunk, None) if isinstance(chunk, HazardChunk) else _softmax_nats(slope, chunk)
+        start = 0
+        for first, last in spans:
+            sums_VK[first:last] += slope[:, start : start + last - first].T @ groups_NK
+            start += last - first
+    return sums_VK.T
