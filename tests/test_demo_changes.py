@@ -152,7 +152,7 @@ def _states(ours: float, theirs: float) -> States:
         who: {"log loss": 1 - value, "accuracy": value, "AUROC": value}
         for who, value in (("scmulan", ours), ("logistic regression", theirs), ("training shares", theirs))
     }
-    of = {who: {"energy": 1.0, "error": 1.0, "rank": value} for who, value in (("scmulan", ours), ("no change", theirs))}
+    of = {who: {"energy": 1 - value, "error": 1.0, "rank": value} for who, value in (("scmulan", ours), ("no change", theirs))}
     of["later cells at random"] = of["no change"]
     return States(dataset="d", earlier="day 2", later="day 4", n_clones=1, n_fates=1, n_train=1, classes=["a", "b"], fates=fates,
                   n_states=1, states=of)  # fmt: skip
