@@ -16,7 +16,7 @@ from scmulan.demo.changes import Changes, Foretold
 from scmulan.demo.depths import Depths
 from scmulan.demo.edits import Edits
 from scmulan.demo.mapping import Mapped
-from scmulan.demo.stage import Sizes, Skipped, Stage, open_datasets, untaught
+from scmulan.demo.stage import Sizes, Skipped, Stage, open_datasets
 from scmulan.demo.states import States
 from scmulan.report import Report
 
@@ -114,15 +114,6 @@ def test_shallow_cells_are_brought_back_beside_simple_ways(stage):
     assert found.ways["left alone"]["genes taken away"] == 0.5
     assert found.counts["thinned"] < 0.35 * found.counts["full"]
     json.dumps(dataclasses.asdict(found), allow_nan=False)
-
-
-def test_a_model_that_never_saw_a_task_is_told_by_its_card(stage, model):
-    assert untaught(stage.model, "perturb") == untaught(stage.model, "fate") == ""
-    assert "no perturbed cells" in untaught(model, "perturb")
-    assert "followed in time" in untaught(model, "fate")
-    card = {**model.checkpoint.card, "held_out_nats": {"generate/gene": 1.0}}
-    other = dataclasses.replace(model.checkpoint, card=card)
-    assert untaught(type(model)(other, model.engine), "enhance") == "the model has not learnt the task enhance"
 
 
 def test_parts_without_their_cells_are_left_out(stage, model):

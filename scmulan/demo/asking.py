@@ -16,7 +16,8 @@ from scmulan.corpus.pairs import CONTROLS
 from scmulan.demo import screens, states
 from scmulan.demo.stage import Skipped, Stage
 from scmulan.demo.whole import drawn
-from scmulan.errors import EngineError, PromptError
+from scmulan.errors import EngineError
+from scmulan.evaluate.learnt import why_not_learnt
 from scmulan.evaluate.page import beats
 from scmulan.measures.questions import NearestPhrasing, same_requests
 from scmulan.perturbations import control_label
@@ -81,10 +82,8 @@ QUESTIONS = (
 def run(stage: Stage) -> Asking | Skipped:
     """Ask each question of which there are cells, and show how it was read and answered."""
     stage.say("11  Questions in English")
-    try:
-        stage.model.read_questions([question.text for question in QUESTIONS[:1]])
-    except PromptError:
-        return stage.skip(TITLE, "the model has not learnt to read questions")
+    if reason := why_not_learnt(stage.model, "request"):
+        return stage.skip(TITLE, reason)
     found = measure(stage)
     show(stage, found)
     right = {who: sum(each.right[who] for each in found.asked) for who in (OURS, PHRASING)}

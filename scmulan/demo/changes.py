@@ -17,11 +17,12 @@ from scmulan import plots
 from scmulan.corpus.pairs import CONTROLS
 from scmulan.decoding.sampling import Sampling
 from scmulan.demo.screens import HIDDEN, LEAST_HELD, Screen, find, open_screen
-from scmulan.demo.stage import Dataset, Skipped, Stage, untaught
+from scmulan.demo.stage import Dataset, Skipped, Stage
 from scmulan.demo.whole import drawn
 from scmulan.engines.base import Advance
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import counter
+from scmulan.evaluate.learnt import why_not_learnt
 from scmulan.evaluate.page import beats
 from scmulan.measures import change_baselines as rules
 from scmulan.measures import shift
@@ -81,7 +82,7 @@ class Changes:
 def run(stage: Stage) -> Changes | Skipped:
     """Write cells of the perturbations that change most, and tell the perturbation of groups of held-out cells."""
     stage.say("6  Cells after a knock-out")
-    reason = untaught(stage.model, "perturb") or untaught(stage.model, "explain_shift")
+    reason = why_not_learnt(stage.model, "perturb") or why_not_learnt(stage.model, "explain_shift")
     dataset = None if reason else find(stage.datasets)
     if dataset is None:
         return stage.skip(TITLE, reason or "no data set has held-out perturbed cells beside controls")

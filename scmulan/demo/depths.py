@@ -15,10 +15,11 @@ import scipy.sparse as sp
 from scmulan.cells import AnnData, Cells
 from scmulan.cells_writing import new_adata
 from scmulan.csentence_thinning import thin
-from scmulan.demo.stage import Dataset, Skipped, Stage, untaught
+from scmulan.demo.stage import Dataset, Skipped, Stage
 from scmulan.demo.whole import drawn
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import counter, fit_judge
+from scmulan.evaluate.learnt import why_not_learnt
 from scmulan.evaluate.page import beats
 from scmulan.measures.recovery import recovery
 from scmulan.measures.recovery_baselines import expected_of_types, leave_alone, smooth_by_neighbours
@@ -48,7 +49,7 @@ class Depths:
 def run(stage: Stage) -> Depths | Skipped:
     """Thin cells, bring them back by every way, and show how near they come."""
     stage.say("8  Shallow cells brought back to depth")
-    reason = untaught(stage.model, "enhance")
+    reason = why_not_learnt(stage.model, "enhance")
     if reason:
         return stage.skip(TITLE, reason)
     found = measure(stage, stage.largest)

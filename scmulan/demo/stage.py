@@ -14,17 +14,15 @@ import scipy.sparse as sp
 
 from scmulan.cells import AnnData, Cells
 from scmulan.demo.whole import Whole, read_whole
-from scmulan.errors import CellDataError, EngineError, PromptError
+from scmulan.errors import CellDataError, EngineError
 from scmulan.evaluate import read_split
 from scmulan.evaluate.cells import Judge, fit_judge
-from scmulan.perturbations import control_label
 from scmulan.report import Report
 from scmulan.tasks import Model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OF_TWO_CELLS = {"perturb", "explain_shift", "next_state", "fate", "enhance"}
 LONG_GENES = 1200
 """A data set whose cells have more genes than this, by the median, has long sentences: fewer of its cells are shown."""
 NEEDED = ("matplotlib", "umap", "jinja2")
@@ -162,25 +160,6 @@ class Stage:
         self.report.section(title, f"Left out: {reason}.")
         self.say(f"   left out: {reason}")
         return Skipped(left_out=reason)
-
-
-def untaught(model: Model, task: str) -> str:
-    """Why a model can't be asked for a task about two cells; empty where it can.
-
-    A tokenizer may have the token of a task that was never trained on, and would answer with noise: so the card is asked, too. All
-    that learnt any task about two cells were taught to enhance.
-    """
-    card, never = model.checkpoint.card, f"the model has not learnt the task {task}"
-    try:
-        model.writer.control_id(model.prompts.task(task).token)
-    except PromptError:
-        return never
-    nats = card.get("held_out_nats") or {}
-    if task in ("next_state", "fate"):
-        return "" if any(source.get("states") for source in card.get("sources") or []) else f"{never}: it has seen no cell followed in time"
-    if task in ("perturb", "explain_shift") and control_label(model.seen) is None:
-        return f"{never}: it has seen no perturbed cells beside controls"
-    return never if task == "enhance" and nats and not {name.split("/")[0] for name in nats} & OF_TWO_CELLS else ""
 
 
 def require_plots() -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from scmulan import plots_fates
-from scmulan.demo.stage import Dataset, Skipped, Stage, untaught
+from scmulan.demo.stage import Dataset, Skipped, Stage
 from scmulan.demo.whole import Rows, Whole, drawn
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import counter
+from scmulan.evaluate.learnt import why_not_learnt
 from scmulan.evaluate.page import beats
 from scmulan.measures.change import Floats
 from scmulan.measures.fate import Fates, fate_score, foretell_by_regression, foretell_shares
@@ -73,7 +74,7 @@ class Clones:
 def run(stage: Stage) -> States | Skipped:
     """Ask fates and write later states of held-out clones."""
     stage.say("7  What cells become")
-    reason = untaught(stage.model, "next_state") or untaught(stage.model, "fate")
+    reason = why_not_learnt(stage.model, "next_state") or why_not_learnt(stage.model, "fate")
     clones = None if reason else find(stage)
     if clones is None:
         return stage.skip(TITLE, reason or "no data set has clones, some of them held out, that were measured at two times")
