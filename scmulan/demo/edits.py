@@ -145,5 +145,6 @@ def words(found: Edits) -> str:
         "asks what speaks for the fate in its reading of cells, not what would bring cells there.\n\n"
         f"{len(found.drivers)} of these genes are known from the literature to drive this fate. They stand above {shown(100 * ours)} % of "
         f"the genes on the mean (50 % would be chance), and {sure} of them beyond 95 % of the genes detected as often. A plain log fold "
-        f"change between training cells of both types puts them above {shown(100 * theirs)} %: the model is {beats(ours, theirs)} it."
+        f"change between training cells of both types puts them above {shown(100 * theirs)} %: the model is {beats(ours, theirs)} it. "
+        "Of so few genes and cells, a difference of some hundredths is chance."
     )

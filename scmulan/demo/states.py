@@ -247,12 +247,13 @@ def words(found: States) -> str:
         f"Its log loss is {shown(ours['log loss'])} nats, {loss} logistic regression on the same pairs ({shown(theirs['log loss'])}) and "
         f"{beats_of(ours, plain, 'log loss', True)} the bare shares of the training fates ({shown(plain['log loss'])}). Its likeliest fate "
         f"is right for {shown(100 * (ours['accuracy'] or 0))} %, {right} the regression's "
-        f"({shown(100 * (theirs['accuracy'] or 0))} %). With so few clones a difference of some hundredths is chance.\n\n"
+        f"({shown(100 * (theirs['accuracy'] or 0))} %).\n\n"
         f"`model.next_state` writes the later cell itself, here of {found.n_states} cells. As a population the written cells are "
         f"{shown(energy)} away from the true later cells, {beats_of(found.states[OURS], found.states[LATER], 'energy', True)} real later "
         f"cells of other clones, drawn at random ({shown(at_random)}). The right clone stands "
         f"above {shown(100 * (rank or 0))} % of the others; a cell left as it is: {shown(100 * (unchanged or 0))} %, so the "
-        f"written cells tell clones apart {_clones_verdict(rank, unchanged)} the cells that they were written from."
+        f"written cells tell clones apart {_clones_verdict(rank, unchanged)} the cells that they were written from. "
+        "With so few clones, here and above, a difference of some hundredths is chance."
     )
 
 
