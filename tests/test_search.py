@@ -73,7 +73,7 @@ def test_a_cell_that_is_far_from_all_stays_unassigned_and_a_reference_cell_does_
     assert unassigned[0] < 0.1
     assert strange.obs["scmulan_transferred_cell_type_beyond"].mean() > known.obs["scmulan_transferred_cell_type_beyond"].mean()
     model.transfer(known, index, threshold=1.0, beyond=0.0)
-    assert (known.obs["scmulan_transferred_cell_type"] == "unassigned").mean() > 0.8
+    assert (known.obs["scmulan_transferred_cell_type"] == "unassigned").mean() > 0.5
 
 
 def test_cells_in_memory_and_in_files_are_indexed_alike(model, sources, index, tmp_path):
