@@ -20,7 +20,7 @@ from scmulan.counts import log1p_cp10k
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance
 from scmulan.errors import PromptError
-from scmulan.tasks_changes import Changes, Predicted
+from scmulan.tasks_changes import LEAST_SHARE, Changes, Predicted
 from scmulan.tasks_opened import Opened
 
 DRAWS = 1000
@@ -79,7 +79,7 @@ class ChangedCells:
             )
         said_CL = self.changes.explain(control, perturbed, labels, seed=seed, on_cell=on_cell)
         # cells of one population: each adds what it says beyond how common a perturbation was in training
-        prior_L = np.log(np.maximum(self.changes.shares(labels), 1e-6))
+        prior_L = np.log(np.maximum(self.changes.shares(labels), LEAST_SHARE))
         together_L = softmax(prior_L + (said_CL - prior_L).sum(0))
         shares_CL, best = np.exp(said_CL), said_CL.argmax(1)
         annotate_adata(
@@ -113,15 +113,15 @@ class ChangedCells:
         if depth < 1 or draws < 1:
             raise PromptError(f"depth {depth} and draws {draws}: needed at least 1 of each")
         ready = self.changes.read(adata)
-        rewrite = functools.partial(
-            self.changes.rewrite, "enhance", ready, {}, depths=np.full(len(ready.ids), depth), given=TOLD_TO_ENHANCE
-        )
+        depths = np.full(len(ready.ids), depth)
+        rewrite = functools.partial(self.changes.rewrite, "enhance", ready, {}, depths=depths, given=TOLD_TO_ENHANCE, wants_expected=True)
         first = rewrite(sampling=sampling, on_cell=on_cell)
         seeds = range(sampling.seed + 1, sampling.seed + draws)
         more = [rewrite(sampling=dataclasses.replace(sampling, seed=seed)) for seed in seeds]
         cells = predicted_adata(self.opened, first, adata, task="enhance", sampling=sampling, changed={}, depth=depth, draws=draws)
         cells.obs_names = adata.obs_names
-        expected = expected_counts(ready.whole, [each.counts for each in (first, *more)], depth)[:, ready.panel]
+        told = [each.expected for each in (first, *more) if each.expected is not None]
+        expected = expected_counts(ready.whole[:, ready.panel], [each[:, ready.panel] for each in told], depth)
         cells.layers["expected"] = expected
         cells.X = log1p_cp10k(expected)
         return cells
@@ -131,7 +131,7 @@ def expected_counts(seen: sp.csr_matrix, draws: Sequence[sp.csr_matrix], depth: 
     """Counts at a depth: those that were seen, and for the rest of the depth the mean share of each gene over draws; (C, G) float32.
 
     A count that was seen is certain. What is unseen at depth ``T`` of a cell seen at depth ``S`` are ``T - S`` counts more, of which gene
-    g has a share that is taken from whole cells drawn by the model. ``depth`` is one for all, or (C,).
+    g has a share that is taken from whole cells drawn by the model, or from what it expects along them. ``depth`` is one for all, or (C,).
     """
     total = np.asarray(seen.sum(1)).ravel()
     drawn = sp.csr_matrix(sum(draws[1:], start=draws[0]), dtype=np.float64)

@@ -20,6 +20,8 @@ from scmulan import csentence
 from scmulan.cells import AnnData, Cells
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance, CellRequest
+from scmulan.engines.transformers import TransformersEngine
+from scmulan.engines.transformers_rates import counts_along, rated_nats
 from scmulan.errors import PromptError, ScmulanWarning, some
 from scmulan.labels import as_answer
 from scmulan.metadata import canonical
@@ -34,7 +36,9 @@ AFTER = ("perturbation", "dose", "time")
 FRAME = 64
 """Ids kept free for the fields of the second cell and the tokens around it."""
 MOST_FIRSTS = 4
-"""Controls that each perturbed cell is compared with."""
+"""Controls that each perturbed cell is compared with, where the task `explain_shift` answers."""
+CELLS_AT_ONCE = 32
+LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +50,13 @@ class Predicted:
     ready : the cells given, as the model read them
     source : (N,) row of the cell that each was predicted from
     counts : (N, vocabulary genes) CSR, int32
+    expected : (N, vocabulary genes) CSR, float32, counts that the model expects along each cell; where they were wanted
     """
 
     ready: Ready
     source: npt.NDArray[np.int64]
     counts: sp.csr_matrix
+    expected: sp.csr_matrix | None = None
 
 
 def first_room(opened: Opened) -> int:
@@ -100,6 +106,7 @@ class Changes:
         depths: npt.ArrayLike | None = None,
         sampling: Sampling,
         given: Sequence[str] = GIVEN,
+        wants_expected: bool = False,
         on_cell: Advance | None = None,
     ) -> Predicted:
         """One cell for each cell given (or for ``n`` of them, drawn evenly), by a task that predicts a cell.
@@ -108,6 +115,7 @@ class Changes:
         ----------
         after : fields of the second cell
         depths : (N,) counts to aim at; drawn by the model when not given
+        wants_expected : whether the counts that the model expects are told too; an engine that can't tell them gives those of the cells
         """
         n_given = len(ready.ids)
         source = np.arange(n_given) if n is None else np.resize(np.random.default_rng([sampling.seed, 13]).permutation(n_given), n)
@@ -125,7 +133,12 @@ class Changes:
         ]
         written = self.opened.engine.generate(requests, sampling, on_cell=on_cell)
         counts = csentence.decode_many(written, v, np.random.default_rng([sampling.seed, 11]))
-        return Predicted(ready=ready, source=source.astype(np.int64), counts=counts)
+        expected, engine = None, self.opened.engine
+        if wants_expected:
+            expected = counts
+            if isinstance(engine, TransformersEngine):
+                expected = counts_along(engine, [each.prompt for each in requests], written)
+        return Predicted(ready=ready, source=source.astype(np.int64), counts=counts, expected=expected)
 
     def _rates(self, fields: Mapping[str, str | None], task: str, sampling: Sampling) -> RatesOfKind | None:
         """Rates of a cell of these fields that a task writes; None where none are wanted, or known of its kind."""
@@ -141,21 +154,74 @@ class Changes:
     def explain(
         self, control: AnnData | Cells, perturbed: AnnData | Cells, labels: Sequence[str], *, seed: int = 0, on_cell: Advance | None = None
     ) -> npt.NDArray[np.float64]:
-        """Log-probabilities of perturbations of each perturbed cell, over a few controls each; (C, labels)."""
+        """Log-probabilities of perturbations of each perturbed cell; (C, labels).
+
+        Where the model has rates of all of them, by how likely it is that `perturb` would write the cell, which tells them apart better
+        than the task `explain_shift` does (`docs/changes.md`); else by that task.
+        """
         first, second = self.read(control), self.read(perturbed)
-        answers = [self.writer.answer({"perturbation": label}, ["perturbation"]) for label in labels]
         rng = np.random.default_rng([seed, 17])
         n_firsts = min(MOST_FIRSTS, len(first.ids))
-        scores = np.empty((n_firsts, len(second.ids), len(labels)))
         drawn = np.stack([rng.permutation(np.resize(rng.permutation(len(first.ids)), len(second.ids))) for _ in range(n_firsts)])
-        for number in range(n_firsts):
+        rates = self._rates_of(first, labels)
+        if rates is None:
+            return self._told(first, second, drawn, labels, on_cell)
+        written = -self._nats_as(first, second, drawn[0], labels, rates, on_cell) + np.log(np.maximum(self.shares(labels), LEAST_SHARE))
+        found: npt.NDArray[np.float64] = log_softmax(written, axis=1)
+        return found
+
+    def _told(
+        self, first: Ready, second: Ready, drawn: npt.NDArray[np.int64], labels: Sequence[str], on_cell: Advance | None
+    ) -> npt.NDArray[np.float64]:
+        """What the task `explain_shift` says of each second cell, over a few first ones each."""
+        answers = [self.writer.answer({"perturbation": label}, ["perturbation"]) for label in labels]
+        scores = np.empty((len(drawn), len(second.ids), len(labels)))
+        for number, rows in enumerate(drawn.tolist()):
             prompts = [
                 self.writer.prompt("explain_shift", {}, cell=first.ids[row], after={}, second=second.ids[place])
-                for place, row in enumerate(drawn[number].tolist())
+                for place, row in enumerate(rows)
             ]
             scores[number] = log_softmax(self.opened.engine.score(prompts, answers, on_cell=on_cell if number == 0 else None), axis=1)
-        pooled: npt.NDArray[np.float64] = logsumexp(scores, axis=0) - np.log(n_firsts)
+        pooled: npt.NDArray[np.float64] = logsumexp(scores, axis=0) - np.log(len(drawn))
         return pooled
+
+    def _rates_of(self, first: Ready, labels: Sequence[str]) -> list[list[RatesOfKind]] | None:
+        """Rates of each first cell after each perturbation; None where some are not known, or the engine has none."""
+        known = self.opened.rates
+        if known is None or not isinstance(self.opened.engine, TransformersEngine):
+            return None
+        fields = self.opened.given(first.cells, GIVEN)
+        found = [[known.of_row({**of_cell, "perturbation": label}, "perturb") for label in labels] for of_cell in fields]
+        whole = [[each for each in of_cell if each is not None] for of_cell in found]
+        return whole if all(len(of_cell) == len(labels) for of_cell in whole) else None
+
+    def _nats_as(
+        self,
+        first: Ready,
+        second: Ready,
+        drawn: npt.NDArray[np.int64],
+        labels: Sequence[str],
+        rates: Sequence[Sequence[RatesOfKind]],
+        on_cell: Advance | None,
+    ) -> npt.NDArray[np.float64]:
+        """Nats of each second cell as it would be written from its first one after each perturbation; (C, labels)."""
+        assert isinstance(self.opened.engine, TransformersEngine)
+        fields = self.opened.given(first.cells, GIVEN)
+        found = np.empty((len(second.ids), len(labels)))
+        for begin in range(0, len(second.ids), CELLS_AT_ONCE):
+            pairs = list(enumerate(drawn[begin : begin + CELLS_AT_ONCE].tolist(), begin))
+            prompts = [
+                self.writer.prompt("perturb", fields[row], cell=first.ids[row], after={"perturbation": label})
+                for _, row in pairs
+                for label in labels
+            ]
+            cells = [second.ids[place] for place, _ in pairs for _ in labels]
+            of_pairs = [each for _, row in pairs for each in rates[row]]
+            nats = rated_nats(self.opened.engine, prompts, cells, of_pairs, panel=second.panel)
+            found[begin : begin + len(pairs)] = nats.reshape(len(pairs), len(labels))
+            if on_cell:
+                on_cell(len(pairs))
+        return found
 
     def shares(self, labels: Sequence[str]) -> npt.NDArray[np.float64]:
         """How often each perturbation was asked for in training, as far as the card tells; (labels,), adding up to 1."""

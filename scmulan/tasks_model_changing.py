@@ -108,12 +108,12 @@ class ChangingModel(ModelBase):
         Parameters
         ----------
         depth : counts a cell to aim at, within half an octave
-        draws : whole cells that are drawn for each; more of them make a smoother estimate
+        draws : whole cells that are drawn for each; more of them make a better estimate, and each takes as long as the first
 
         Returns
         -------
         AnnData
             ``layers["counts"]``, one draw a cell; ``layers["expected"]``, float32, the counts that were seen and, for the rest of the
-            depth, the mean of all draws; ``X`` log1p CP10k of ``expected``.
+            depth, what the model expects along all draws; ``X`` log1p CP10k of ``expected``.
         """
         return self.changes.enhance(adata, depth, draws, sampling or Sampling(seed=seed), on_cell)

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from scmulan.errors import PromptError
+from scmulan.questions_mending import mend_question
 from scmulan.questions_sentences import question_prompt
 from scmulan.questions_text import plain_question, question_ids
 from scmulan.requests import GeneAsked, Request, RequestGrammar, load_grammar, pieces_of_ids, read_material, request_of
@@ -82,14 +83,15 @@ class Reader:
         if any(not question.strip() for question in questions):
             raise PromptError('the question is empty; needed one, for example "Which organ are these cells from?"')
         writer = self.opened.writer
-        read = question_ids([plain_question(question) for question in questions], writer)
+        mended = [mend_question(plain_question(question)) for question in questions]
+        read = question_ids([text for text, _ in mended], writer)
         automata = [RequestAutomaton(self.grammar, writer, ids) for ids in read]
         written = self.opened.engine.write_words([question_prompt(ids, writer) for ids in read], automata)
         found = []
-        for question, words in zip(questions, written, strict=True):
+        for question, (_, slips), words in zip(questions, mended, written, strict=True):
             pieces = pieces_of_ids(words.ids.tolist(), writer, self.grammar)
             said = tuple(request_of(one, self.grammar) for one in pieces)
             named = [with_names(request, question) for request in with_genes_before(said)]
-            notes = tuple(dict.fromkeys(note for _, of_one in named for note in of_one))
+            notes = tuple(dict.fromkeys([*slips, *(note for _, of_one in named for note in of_one)]))
             found.append(Reading(question, tuple(one for one, _ in named), said, float(np.exp(words.log_probability)), notes))
         return found

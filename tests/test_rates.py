@@ -12,7 +12,7 @@ from conftest import NEW, QUICK, kidney
 from scmulan import csentence, load
 from scmulan.adapters_folder import RATES, merge, open_adapter
 from scmulan.decoding.sampling import Sampling
-from scmulan.engines.transformers_rates import taken_and_expected
+from scmulan.engines.transformers_rates import counts_along, rated_nats, taken_and_expected
 from scmulan.errors import CheckpointError
 from scmulan.finetune import finetune
 from scmulan.rates import SHRINK, Rates, RatesOfKind, fit_rates, kind_of
@@ -158,3 +158,42 @@ def test_there_are_none_where_the_recipe_says_so_or_no_cell_is_written(trained, 
 def test_a_kind_is_organism_organ_and_type():
     assert kind_of({**KIDNEY, "assay": "10x"}) == ("Homo sapiens", "kidney", "podocyte", None, "generate")
     assert kind_of({"cell_type": "podocyte", "organ": ""}, "perturb") == (None, None, "podocyte", None, "perturb")
+
+
+def cells_of(model, n=6):
+    rows = model.rows_for(n, {"organism": "Homo sapiens"}, 3)
+    cells = csentence.encode(model.write_counts(rows, Sampling(seed=5)), model.vocabulary)
+    return [model.writer.prompt("generate", row) for row in rows], [cells[row] for row in range(n)]
+
+
+def test_without_rates_a_cell_is_as_likely_as_the_model_says(model):
+    prompts, cells = cells_of(model)
+    plain = [each.sum() for each in model.engine.nats(prompts, cells)]
+    assert rated_nats(model.engine, prompts, cells, [None] * len(cells)) == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize("part", ["genes", "frame"])
+def test_a_rate_moves_the_nats_as_far_as_more_was_expected_than_taken(model, part):
+    prompts, cells = cells_of(model)
+    v, small = model.vocabulary, 0.01
+    spans = {"genes": slice(v.first_gene, v.last_gene), "frame": slice(v.first_depth, v.end_of_cell + 1)}
+    shapes = {"genes": v.n_genes, "frame": (2, v.end_of_cell + 1 - v.first_depth)}
+    none = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    steps = np.random.default_rng(0).normal(size=shapes[part]).astype(np.float32)
+    up, down = (RatesOfKind(**none | {part: sign * small * steps}) for sign in (1, -1))
+    both = [rated_nats(model.engine, prompts, cells, [each] * len(cells)).sum() for each in (up, down)]
+    taken, expected = taken_and_expected(model.engine, prompts, cells)
+    slope = float(((expected - taken)[:, spans[part]] * steps).sum())
+    assert (both[0] - both[1]) / (2 * small) == pytest.approx(slope, rel=0.03, abs=0.05)
+
+
+def test_counts_along_a_cell_are_the_chances_at_its_levels_times_their_counts(model):
+    prompts, cells = cells_of(model)
+    v = model.vocabulary
+    genes = slice(v.first_gene, v.last_gene)
+    assert counts_along(model.engine, prompts, cells).shape == (len(cells), v.n_genes)
+    for count in (1, 4):
+        for cell in csentence.encode(sp.csr_matrix(np.eye(3, v.n_genes, 4, dtype=np.int32) * count), v):
+            _, expected = taken_and_expected(model.engine, prompts[:1], [cell])
+            along = counts_along(model.engine, prompts[:1], [cell]).toarray()[0]
+            np.testing.assert_allclose(along, count * expected[1, genes], atol=2e-4)

@@ -30,6 +30,14 @@ def test_a_leap_is_a_spike_and_a_fall_is_not():
     assert LossWatch(usual()).verdict(0.5, 1.0) is None
 
 
+def test_two_kinds_of_packs_with_losses_far_apart_are_both_ordinary():
+    rng = np.random.default_rng(1)
+    losses = np.where(rng.random(300) < 0.4, 3 + 0.3 * rng.standard_normal(300), 0.2 + 0.05 * rng.standard_normal(300))
+    watch = LossWatch()
+    assert [watch.verdict(loss, 1.0) for loss in losses] == [None] * 300
+    assert watch.verdict(9.0, 1.0) == "spike"
+
+
 def test_the_first_steps_may_leap_for_nothing_is_known_yet():
     assert LossWatch(usual(LEAST_REMEMBERED - 1)).verdict(50.0, 1.0) is None
 

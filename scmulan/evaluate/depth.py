@@ -7,6 +7,7 @@ tells more is detection, whether a gene that the thinned cell lacks was there.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -101,18 +102,16 @@ def _measured(given: Given, task: EnhanceTask, full: sp.csr_matrix) -> Depth:
 
 
 def by_model(given: Given, task: EnhanceTask) -> sp.csr_matrix:
-    """What was seen of each cell, and for the rest of its full depth the mean share of each gene over the cells that the model drew."""
+    """What was seen of each cell, and for the rest of its full depth what the model expects along the cells that it drew."""
     changes, draws = given.model.changes.changes, given.sizes.depth_draws
     ready = changes.read(_thinned_cells(task))
     on_cell = counter(given.say, "enhance", draws * len(ready.ids))
-    drawn = [
-        changes.rewrite(
-            "enhance", ready, {}, depths=task.depth, given=TOLD_TO_ENHANCE, sampling=Sampling(seed=given.seed + draw), on_cell=on_cell
-        ).counts
-        for draw in range(draws)
-    ]
+    rewrite = functools.partial(
+        changes.rewrite, "enhance", ready, {}, depths=task.depth, given=TOLD_TO_ENHANCE, wants_expected=True, on_cell=on_cell
+    )
+    drawn = [rewrite(sampling=Sampling(seed=given.seed + draw)).expected for draw in range(draws)]
     panel: npt.NDArray[np.float64] = ready.panel.astype(np.float64)  # what the data did not measure can't be part of the full cell
-    measured = [sp.csr_matrix(each @ sp.diags(panel)) for each in drawn]
+    measured = [sp.csr_matrix(each @ sp.diags(panel)) for each in drawn if each is not None]
     return onto_genes(given.model, expected_counts(ready.whole, measured, task.depth), task.genes)
 
 

@@ -18,10 +18,10 @@ from scmulan.measures.change import Floats
 from scmulan.measures.change_ways import ChangeTask, Foretold
 from scmulan.measures.shift import Population
 from scmulan.tasks import Model
+from scmulan.tasks_changes import LEAST_SHARE
 
 Naming = Callable[[str], str]
 """From a target of a task to the model's label of ``perturbation``."""
-LEAST_SHARE = 1e-6
 
 
 def foretell(

@@ -69,6 +69,7 @@ class HazardChunk:
 
 
 Chunk = SoftmaxChunk | HazardChunk
+Added = tuple[torch.Tensor, torch.Tensor]
 
 
 def _moved(chunk: Chunk, device: torch.device) -> Chunk:
@@ -226,6 +227,7 @@ class LegalCrossEntropy(torch.autograd.Function):
         first_gene: int,
         dtype: torch.dtype,
         panel_G: torch.Tensor | None,
+        added: Added | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         nats_T = torch.zeros(len(hidden_TD), dtype=torch.float32, device=hidden_TD.device)
@@ -237,6 +239,9 @@ class LegalCrossEntropy(torch.autograd.Function):
             spans = ((first_gene + chunk.first, first_gene + chunk.last),) if isinstance(chunk, HazardChunk) else chunk.spans
             rows_ND = hidden[chunk.at]
             logits = torch.cat([rows_ND @ weight[first:last].T for first, last in spans], dim=1).float()
+            if added is not None:
+                tables_KV, table_T = added
+                logits += torch.cat([tables_KV[:, first:last] for first, last in spans], dim=1)[table_T[chunk.at]]
             nats_T[chunk.at] += _hazard_nats(logits, chunk, panel_G) if isinstance(chunk, HazardChunk) else _softmax_nats(logits, chunk)
             if grad_hidden is None:
                 continue
@@ -257,7 +262,7 @@ class LegalCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_sum: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         of_weight = None if grad_weight is None else (grad_weight * grad_sum).to(ctx.dtypes[1])
-        return (grad_hidden * grad_sum).to(ctx.dtypes[0]), of_weight, None, None, None, None, None
+        return (grad_hidden * grad_sum).to(ctx.dtypes[0]), of_weight, None, None, None, None, None, None
 
 
 def legal_cross_entropy(
@@ -268,6 +273,7 @@ def legal_cross_entropy(
     vocabulary: Vocabulary,
     dtype: torch.dtype = torch.float32,
     panel_G: torch.Tensor | None = None,
+    added: Added | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy over legal ids.
 
@@ -281,13 +287,15 @@ def legal_cross_entropy(
     dtype : of the matrix products; all else is float32
     panel_G : (n_genes,) bool, optional
         Genes that may stand in a cell; all when not given. No gene of the cells may be outside it.
+    added : (K, V) float32 and (T,) int64, optional
+        What is added to the logits of each position: tables, and which of them is whose.
 
     Returns
     -------
     loss : weighted sum, in nats
     nats_T : (T,) float32, nats of the id predicted at each position, 0 where none is; carries no gradient
     """
-    loss, nats_T = LegalCrossEntropy.apply(hidden_TD, weight_VD, weights_T, chunks, vocabulary.first_gene, dtype, panel_G)  # type: ignore[no-untyped-call]
+    loss, nats_T = LegalCrossEntropy.apply(hidden_TD, weight_VD, weights_T, chunks, vocabulary.first_gene, dtype, panel_G, added)  # type: ignore[no-untyped-call]
     return loss, nats_T
 
 

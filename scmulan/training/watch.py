@@ -14,12 +14,14 @@ import numpy as np
 REMEMBERED = 64
 LEAST_REMEMBERED = 16
 SPIKE = 8.0
-"""A loss that is this many robust standard deviations above the median of the last steps is a spike."""
+"""A loss that is this many robust standard deviations of the upper half of the last steps above nearly all of them is a spike."""
+NEARLY_ALL = 0.95
 
 
 class LossWatch:
     """Says which steps are not to be taken: no number, or a leap of the loss.
 
+    What is common among the last steps is no leap: packs of questions have a tenth of the loss of packs of cells.
     A function of the losses alone, so that a resumed run decides as the uninterrupted one.
 
     Parameters
@@ -38,9 +40,9 @@ class LossWatch:
         self.losses.append(loss)
         if len(known) < LEAST_REMEMBERED:
             return None
-        middle = float(np.median(known))
-        spread = max(1.4826 * float(np.median(np.abs(known - middle))), 0.01 * abs(middle))
-        return "spike" if loss > middle + SPIKE * spread else None
+        upper, top = known[known >= np.median(known)], float(np.quantile(known, NEARLY_ALL))
+        spread = max(1.4826 * float(np.median(np.abs(upper - np.median(upper)))), 0.01 * abs(top))
+        return "spike" if loss > top + SPIKE * spread else None
 
 
 class EndRequest:
