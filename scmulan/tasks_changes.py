@@ -21,7 +21,8 @@ from scmulan.cells import AnnData, Cells
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance, CellRequest
 from scmulan.engines.transformers import TransformersEngine
-from scmulan.engines.transformers_rates import counts_along, rated_nats
+from scmulan.engines.transformers_likelihood import rated_nats
+from scmulan.engines.transformers_rates import counts_along
 from scmulan.errors import PromptError, ScmulanWarning, some
 from scmulan.labels import as_answer
 from scmulan.metadata import canonical
@@ -37,7 +38,6 @@ FRAME = 64
 """Ids kept free for the fields of the second cell and the tokens around it."""
 MOST_FIRSTS = 4
 """Controls that each perturbed cell is compared with, where the task `explain_shift` answers."""
-CELLS_AT_ONCE = 32
 LEAST_SHARE = 1e-6
 
 
@@ -208,19 +208,11 @@ class Changes:
         assert isinstance(self.opened.engine, TransformersEngine)
         fields = self.opened.given(first.cells, GIVEN)
         found = np.empty((len(second.ids), len(labels)))
-        for begin in range(0, len(second.ids), CELLS_AT_ONCE):
-            pairs = list(enumerate(drawn[begin : begin + CELLS_AT_ONCE].tolist(), begin))
-            prompts = [
-                self.writer.prompt("perturb", fields[row], cell=first.ids[row], after={"perturbation": label})
-                for _, row in pairs
-                for label in labels
-            ]
-            cells = [second.ids[place] for place, _ in pairs for _ in labels]
-            of_pairs = [each for _, row in pairs for each in rates[row]]
-            nats = rated_nats(self.opened.engine, prompts, cells, of_pairs, panel=second.panel)
-            found[begin : begin + len(pairs)] = nats.reshape(len(pairs), len(labels))
+        for place, row in enumerate(drawn.tolist()):
+            prompts = [self.writer.prompt("perturb", fields[row], cell=first.ids[row], after={"perturbation": label}) for label in labels]
+            found[place] = rated_nats(self.opened.engine, prompts, second.ids[place], rates[row], panel=second.panel)
             if on_cell:
-                on_cell(len(pairs))
+                on_cell(1)
         return found
 
     def shares(self, labels: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -155,6 +155,6 @@ def test_the_model_is_the_one_of_the_shipped_recipes():
     assert (config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]) == (
         preset.hidden, preset.layers, preset.heads
     )  # fmt: skip
-    assert config["max_position_embeddings"] == read_recipe("training/demo_longer.yaml").packing.context
+    assert config["max_position_embeddings"] == read_recipe("training/demo_questions.yaml").packing.context
     card = json.loads((MODEL / "scmulan.json").read_text())
     assert card["recipe"]["model"]["preset"] == recipe.model.preset

@@ -12,7 +12,8 @@ from conftest import NEW, QUICK, kidney
 from scmulan import csentence, load
 from scmulan.adapters_folder import RATES, merge, open_adapter
 from scmulan.decoding.sampling import Sampling
-from scmulan.engines.transformers_rates import counts_along, rated_nats, taken_and_expected
+from scmulan.engines.transformers_likelihood import rated_nats
+from scmulan.engines.transformers_rates import counts_along, taken_and_expected
 from scmulan.errors import CheckpointError
 from scmulan.finetune import finetune
 from scmulan.rates import SHRINK, Rates, RatesOfKind, fit_rates, kind_of
@@ -169,7 +170,9 @@ def cells_of(model, n=6):
 def test_without_rates_a_cell_is_as_likely_as_the_model_says(model):
     prompts, cells = cells_of(model)
     plain = [each.sum() for each in model.engine.nats(prompts, cells)]
-    assert rated_nats(model.engine, prompts, cells, [None] * len(cells)) == pytest.approx(plain, rel=1e-4)
+    for number, cell in enumerate(cells):
+        found = rated_nats(model.engine, [prompts[number], prompts[0]], cell, [None, None])
+        assert found[0] == pytest.approx(plain[number], rel=1e-4)
 
 
 @pytest.mark.parametrize("part", ["genes", "frame"])
@@ -181,7 +184,7 @@ def test_a_rate_moves_the_nats_as_far_as_more_was_expected_than_taken(model, par
     none = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     steps = np.random.default_rng(0).normal(size=shapes[part]).astype(np.float32)
     up, down = (RatesOfKind(**none | {part: sign * small * steps}) for sign in (1, -1))
-    both = [rated_nats(model.engine, prompts, cells, [each] * len(cells)).sum() for each in (up, down)]
+    both = np.sum([rated_nats(model.engine, [prompt] * 2, cell, [up, down]) for prompt, cell in zip(prompts, cells, strict=True)], axis=0)
     taken, expected = taken_and_expected(model.engine, prompts, cells)
     slope = float(((expected - taken)[:, spans[part]] * steps).sum())
     assert (both[0] - both[1]) / (2 * small) == pytest.approx(slope, rel=0.03, abs=0.05)

@@ -1,7 +1,4 @@
-"""Rates (`scmulan.rates`) and the transformers engine: what they are fitted from, and how likely cells are under them.
-
-What they are fitted from is how often some cells take each gene, level and depth, and how often the model expects them to.
-"""
+"""What a transformers model expects cells to hold: of many cells the sums that rates are fitted from, and of each cell the counts."""
 
 from __future__ import annotations
 
@@ -15,8 +12,7 @@ import torch
 
 from scmulan.automaton import legal_targets
 from scmulan.csentence import LEVEL_COUNTS, N_LEVELS, Ids, Vocabulary
-from scmulan.rates import RatesOfKind
-from scmulan.training.loss import legal_cross_entropy, plan_chunks, slope_sums
+from scmulan.training.loss import plan_chunks, slope_sums
 
 if TYPE_CHECKING:
     from scmulan.engines.transformers import TransformersEngine
@@ -45,52 +41,13 @@ def taken_and_expected(engine: TransformersEngine, prompts: Sequence[Ids], cells
         ids = np.concatenate([whole[row] for row in rows])
         # the ids of cells, not <cell>
         learnt = np.concatenate([np.arange(len(whole[row])) > len(prompts[row]) for row in rows])
-        after_T = np.concatenate([np.append(np.zeros(len(prompts[row]), dtype=np.int64), _after_level(cells[row], v)) for row in rows])
+        after_T = np.concatenate([np.append(np.zeros(len(prompts[row]), dtype=np.int64), after_level(cells[row], v)) for row in rows])
         np.add.at(taken_2V, (after_T[:-1][learnt[1:]], ids[1:][learnt[1:]]), 1)
         states_TD = torch.cat([states_BTD[place, : len(whole[row])] for place, row in enumerate(rows)])
         after_T2 = torch.nn.functional.one_hot(torch.from_numpy(after_T), 2).float().to(engine.device)
         slopes = slope_sums(states_TD, engine.output_VD, after_T2, plan_chunks(legal_targets(ids, learnt, v), v), v)
         slopes_2V += slopes.double().cpu().numpy()
     return taken_2V, taken_2V + slopes_2V
-
-
-@torch.inference_mode()
-def rated_nats(
-    engine: TransformersEngine,
-    prompts: Sequence[Ids],
-    cells: Sequence[Ids],
-    rates: Sequence[RatesOfKind | None],
-    *,
-    panel: npt.NDArray[np.bool_] | None = None,
-) -> Sums:
-    """Nats of each cell after its prompt when its rates are added to the logits, as they are when a cell is written; (N,).
-
-    Parameters
-    ----------
-    panel : as in ``engine.nats``
-    """
-    v, total_N = engine.vocabulary, np.zeros(len(cells))
-    panel_G = None if panel is None else torch.from_numpy(np.asarray(panel)).to(engine.device)
-    kinds = list({id(each): each for each in rates if each is not None}.values())
-    place = {id(each): number for number, each in enumerate(kinds)}
-    tables_KV = torch.from_numpy(_tables(kinds, v)).to(engine.device)
-    whole = [np.concatenate([prompt, cell]) for prompt, cell in zip(prompts, cells, strict=True)]
-    engine.fits(max(map(len, whole), default=0), "a sentence")
-    for rows in engine.buckets([len(ids) for ids in whole]):
-        ids_BT, _ = engine.padded([whole[row] for row in rows])
-        states_BTD = engine.body(input_ids=ids_BT, use_cache=False).last_hidden_state
-        learnt = np.concatenate([np.arange(len(whole[row])) > len(prompts[row]) for row in rows])
-        after = np.concatenate([np.append(np.zeros(len(prompts[row]), dtype=np.int64), _after_level(cells[row], v)) for row in rows])
-        first = np.concatenate([np.full(len(whole[row]), 1 + 2 * place[id(rates[row])] if rates[row] else 0) for row in rows])
-        table_T = torch.from_numpy(np.where(first, first + after, 0)).to(engine.device)
-        states_TD = torch.cat([states_BTD[at, : len(whole[row])] for at, row in enumerate(rows)]).float()
-        chunks = plan_chunks(legal_targets(np.concatenate([whole[row] for row in rows]), learnt, v), v)
-        ones_T = torch.ones(len(states_TD), device=engine.device)
-        added = (tables_KV, table_T)
-        _, nats_T = legal_cross_entropy(states_TD, engine.output_VD.float(), ones_T, chunks, v, panel_G=panel_G, added=added)
-        of_row = np.repeat(np.arange(len(rows)), [len(whole[row]) for row in rows])
-        total_N[rows] = np.bincount(of_row, nats_T.double().cpu().numpy(), minlength=len(rows))
-    return total_N
 
 
 @torch.inference_mode()
@@ -131,17 +88,7 @@ def _count_at(cell: Ids, v: Vocabulary) -> npt.NDArray[np.float32]:
     return np.where(last >= 0, LEVEL_COUNTS[level], 0).astype(np.float32)
 
 
-def _tables(kinds: Sequence[RatesOfKind], v: Vocabulary) -> npt.NDArray[np.float32]:
-    """A row of zeros, then of each kind what is added before the first level and after it; (1 + 2 K, ids)."""
-    found = np.zeros((1 + 2 * len(kinds), v.size), dtype=np.float32)
-    for number, kind in enumerate(kinds):
-        both = slice(1 + 2 * number, 3 + 2 * number)
-        found[both, v.first_gene : v.last_gene] = kind.genes
-        found[both, v.first_depth : v.end_of_cell + 1] = kind.frame
-    return found
-
-
-def _after_level(ids: Ids, v: Vocabulary) -> Ids:
+def after_level(ids: Ids, v: Vocabulary) -> Ids:
     """1 at the first level of a cell and at all that follows, 0 before; (T,)."""
     found: Ids = np.maximum.accumulate((ids >= v.first_level) & (ids < v.end_of_cell)).astype(np.int64)
     return found
