@@ -49,10 +49,15 @@ def run(stage: Stage) -> Labels:
 
 
 def measure(stage: Stage, ours: Predicted) -> Labels:
-    """Each data set's cells by the model, its own regression, and the commonest label of its training cells."""
+    """Each data set's cells by the model, its own regression, and the commonest label of its training cells.
+
+    Of a data set of one type nothing can be told apart: it has a row of its own and does not count among the whole, unless all are such.
+    """
     by_dataset, start = {}, 0
     said: dict[str, list[str]] = {OURS: [], THEIRS: [], COMMONEST: []}
     stated: dict[str, list[float]] = {name: [] for name in said}
+    true: list[str] = []
+    counted = [dataset.name for dataset in stage.datasets if len(set(dataset.types)) > 1] or [dataset.name for dataset in stage.datasets]
     for dataset in stage.datasets:
         counts = dataset.counts(dataset.held)
         rows = slice(start, start + len(dataset.held))
@@ -63,10 +68,12 @@ def measure(stage: Stage, ours: Predicted) -> Labels:
             COMMONEST: baselines.fit_majority_class(dataset.train_types).predict(counts),
         }
         by_dataset[dataset.name] = {who: _measured(dataset.types, each) for who, each in answers.items()}
+        if dataset.name not in counted:
+            continue
+        true += dataset.types
         for who, each in answers.items():
             said[who] += each.labels
             stated[who] += each.probabilities.max(1).tolist()
-    true = [label for dataset in stage.datasets for label in dataset.types]
     whole = {who: metrics.annotation(true, labels, probability=stated[who]) for who, labels in said.items()}
     return Labels(whole=whole, by_dataset=by_dataset)
 
@@ -102,7 +109,7 @@ def show(stage: Stage, found: Labels) -> None:
     """The section of the page."""
     report, ours, theirs = stage.report, found.whole[OURS], found.whole[THEIRS]
     report.headline("accuracy of labels", ours.accuracy, f"{THEIRS} {shown(theirs.accuracy)}")
-    report.section("1. Real cells that the model never saw", words(found, len(stage.datasets)))
+    report.section("1. Real cells that the model never saw", words(found))
     report.table([_checked(dataset) for dataset in stage.datasets], caption="What was found in each file (`scmulan check`).")
     rows = [_row("all", found.whole), *(_row(name, each) for name, each in found.by_dataset.items())]
     report.table(rows, emphasise="all", caption="Accuracy and macro-F1 on held-out cells; the baselines know of one data set each.")
@@ -114,22 +121,23 @@ def show(stage: Stage, found: Labels) -> None:
         stage.picture(plots.reliability(ours.calibration), "reliability", caption)
 
 
-def words(found: Labels, n_datasets: int) -> str:
+def words(found: Labels) -> str:
     """What the figures say, in plain words."""
     ours, theirs = found.whole[OURS], found.whole[THEIRS]
     better = [name for name, each in found.by_dataset.items() if beats(each[OURS].accuracy, each[THEIRS].accuracy) == "better than"]
     worse = [name for name, each in found.by_dataset.items() if beats(each[OURS].accuracy, each[THEIRS].accuracy) == "worse than"]
+    single = [name for name, each in found.by_dataset.items() if _is_single(each)]
+    several = len(found.by_dataset) - len(single)
     text = (
-        f"{ours.n:,} cells of {n_datasets} data sets, human and mouse, were kept from the model in training. It is told species, assay "
+        f"{ours.n:,} cells of {several or len(single)} data sets, human and mouse, were kept from the model in training. It is told species, assay "
         "and organ, and names the type of each cell among the types it has seen there.\n\n"
         f"It is right for {shown(100 * ours.accuracy)} % of them, {beats(ours.accuracy, theirs.accuracy)} logistic regression on log "
         f"counts ({shown(100 * theirs.accuracy)} %), which was fitted on each data set by itself and knows of no other; its macro-F1, in "
         f"which rare types weigh as much as common ones, is {shown(ours.macro_f1)}, {beats(ours.macro_f1, theirs.macro_f1)} the "
         f"regression's {shown(theirs.macro_f1)}."
     )
-    single = [name for name, each in found.by_dataset.items() if sum(score.support > 0 for score in each[OURS].classes) == 1]
-    if single:
-        text += f" The cells of {', '.join(single)} are all of one type, which makes both look better than they are."
+    if single and several:
+        text += f" The cells of {', '.join(single)} are all of one type and are left out of these figures."
     if better or worse:
         text += f" By data set, the model is ahead on {', '.join(better) or 'none'} and behind on {', '.join(worse) or 'none'}."
     return text
@@ -157,7 +165,12 @@ def _row(name: str, found: dict[str, Annotation]) -> dict[str, object]:
     return row
 
 
+def _is_single(found: dict[str, Annotation]) -> bool:
+    return sum(score.support > 0 for score in found[OURS].classes) == 1
+
+
 def _largest(found: Labels, most: int = 2) -> list[tuple[str, str]]:
-    """The data sets with the most held-out cells, and a title for each."""
-    names = sorted(found.by_dataset, key=lambda name: -found.by_dataset[name][OURS].n)[:most]
+    """The data sets of several types with the most held-out cells, and a title for each."""
+    several = [name for name, each in found.by_dataset.items() if not _is_single(each)]
+    names = sorted(several, key=lambda name: -found.by_dataset[name][OURS].n)[:most]
     return [(name, name) for name in names]
