@@ -129,8 +129,8 @@ def words(found: Labels) -> str:
     single = [name for name, each in found.by_dataset.items() if _is_single(each)]
     several = len(found.by_dataset) - len(single)
     text = (
-        f"{ours.n:,} cells of {several or len(single)} data sets, human and mouse, were kept from the model in training. It is told species, assay "
-        "and organ, and names the type of each cell among the types it has seen there.\n\n"
+        f"{ours.n:,} cells of {several or len(single)} data sets, human and mouse, were kept from the model in training. It is told "
+        "species, assay and organ, and names the type of each cell among the types it has seen there.\n\n"
         f"It is right for {shown(100 * ours.accuracy)} % of them, {beats(ours.accuracy, theirs.accuracy)} logistic regression on log "
         f"counts ({shown(100 * theirs.accuracy)} %), which was fitted on each data set by itself and knows of no other; its macro-F1, in "
         f"which rare types weigh as much as common ones, is {shown(ours.macro_f1)}, {beats(ours.macro_f1, theirs.macro_f1)} the "
