@@ -1,4 +1,4 @@
-"""Which ids may come next in the requests of a question: a grammar for greedy decoding, one question at a time.
+"""Which ids may come next in the requests of a question: a grammar for decoding, one question at a time.
 
 A task, then each field and argument that it takes in a fixed order, its words copied from the question from one word's beginning to
 another's end, no word twice; then the next task, whose names stand later in the question, or the end. So every request parses, and no
@@ -6,6 +6,8 @@ name is made up.
 """
 
 from __future__ import annotations
+
+import copy
 
 import numpy as np
 
@@ -92,6 +94,12 @@ class RequestAutomaton:
         names = self.grammar.followers(self.task, self.last)
         parts = [self.id_of[name] for name in names if name in (ASKED, ACTION) or self.has_words]
         return np.array([*parts, *(self.tasks if self.n_requests < MOST_REQUESTS else ()), self.eos], dtype=np.int64)
+
+    def copy(self) -> RequestAutomaton:
+        """Another that stands where this one stands."""
+        other = copy.copy(self)
+        other.asked, other.is_free = set(self.asked), self.is_free.copy()
+        return other
 
     def advance(self, number: int) -> None:
         """Read the id that was chosen; one that is not legal is the caller's fault and is not checked."""

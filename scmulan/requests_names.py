@@ -21,6 +21,7 @@ from scmulan.spelling import plain
 ALIKE, LEAST_LETTERS = 0.82, 5
 """How like a known spelling a name must be to be taken for it, and how long: of shorter ones too many are one slip apart."""
 PLACE = re.compile(r" (?:tissue|sample|organ|samples|tissues)$", re.IGNORECASE)
+STATE = re.compile(r" (?:states?|fates?|identity|phenotype|lineage)$", re.IGNORECASE)
 ARTICLE = re.compile(r"^(?:an?|the|some|these|those|my|either|both)\s+", re.IGNORECASE)
 
 
@@ -83,7 +84,7 @@ def name_of(field: str, said: str) -> Named:
         return found
     kind = "cell_type" if field == "state" else field
     meanings = {plain(str(word)): str(meant) for word, meant in (read_material()["meanings"].get(kind) or {}).items()}
-    bare = PLACE.sub("", without) if kind in ("organ", "region") else without
+    bare = PLACE.sub("", without) if kind in ("organ", "region") else STATE.sub("", without) if field == "state" else without
     for word in dict.fromkeys([said, without, bare, without.removesuffix("s")]):
         label = canonical(kind, meanings.get(plain(word), word))
         if label.known:

@@ -24,6 +24,9 @@ UNSURE = 0.5
 """Below this probability the requests are shown to be checked (`docs/asking.md`)."""
 
 
+PRONOUNS = ("it", "them", "this", "that", "this one", "that one", "this gene", "that gene")
+
+
 @dataclass(frozen=True)
 class Reading:
     """How a question was read.
@@ -51,7 +54,7 @@ def with_genes_before(requests: Sequence[Request]) -> tuple[Request, ...]:
     """Questions after genes like one that was named before ("knock out IRF7, and which genes are like it?") get its name."""
     found: list[Request] = []
     for request in requests:
-        if request.task == "genes_like" and not request.genes and found:
+        if request.task == "genes_like" and all(gene.name.lower() in PRONOUNS for gene in request.genes) and found:
             before = found[-1]
             gene, _, how = before.fields.get("perturbation", "").rpartition(" ")
             genes = before.genes or ((GeneAsked(name=gene),) if how in read_material()["perturbed_by"].values() else ())

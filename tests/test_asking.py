@@ -166,25 +166,54 @@ def test_questions_are_read_alike_alone_and_together(model):
         assert np.isclose(np.log(alone.probability + 1e-300), np.log(one.probability + 1e-300), atol=0.2)
 
 
+def greedy(model, prompt, automaton):
+    """The likeliest legal id, step by step, the whole sentence read again for each; and the log-probability of what it comes to."""
+    ids, total = prompt.tolist(), 0.0
+    while not automaton.is_done:
+        number, cost = likeliest(model, ids, automaton.legal())
+        automaton.advance(number)
+        ids.append(number)
+        total += cost
+    return ids[len(prompt) :], total
+
+
 @torch.no_grad()
-def test_words_are_the_likeliest_legal_ids_of_the_whole_sentence_read_again(model, grammar):
-    engine, writer, v = model.engine, model.writer, model.vocabulary
-    question = question_ids([plain_question(QUESTIONS[1])], writer)[0]
-    prompt = question_prompt(question, writer)
-    written = engine.write_words([prompt], [RequestAutomaton(grammar, writer, question)])[0]
-    automaton, ids = RequestAutomaton(grammar, writer, question), prompt.tolist()
+def likeliest(model, ids, legal, number=None):
+    v = model.vocabulary
+    states = model.engine.body(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state
+    logits = (states[0, -1] @ model.engine.output_VD.T).float()
+    logits[v.first_depth : v.first_gene] = logits[v.last_gene :] = -torch.inf
+    logits[[v.pad, v.bos]] = -torch.inf
+    among = logits[v.text[0] :] if ids[-1] < v.text[0] and int(legal.min()) >= v.text[0] else logits
+    number = int(legal[logits[torch.from_numpy(legal)].argmax()]) if number is None else number
+    return number, float(logits[number] - torch.logsumexp(among, 0))
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_words_are_at_least_as_likely_as_the_greedy_ones_and_their_probability_is_theirs(model, grammar, question):
+    read = question_ids([plain_question(question)], model.writer)[0]
+    prompt = question_prompt(read, model.writer)
+    written = model.engine.write_words([prompt], [RequestAutomaton(grammar, model.writer, read)])[0]
+    _, of_greedy = greedy(model, prompt, RequestAutomaton(grammar, model.writer, read))
+    assert written.log_probability >= of_greedy - 0.5  # bf16 in another order of sums
+    automaton, ids, total = RequestAutomaton(grammar, model.writer, read), prompt.tolist(), 0.0
     for number in written.ids.tolist():
-        states = engine.body(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state
-        logits = (states[0, -1] @ engine.output_VD.T).float()
-        legal = automaton.legal()
-        assert float(logits[number]) >= float(logits[torch.from_numpy(legal)].max()) - 0.15  # bf16 in another order of sums
+        assert number in automaton.legal()
+        total += likeliest(model, ids, automaton.legal(), number)[1]
         automaton.advance(number)
         ids.append(number)
     assert automaton.is_done
-    assert ids[-1] == v.eos
+    assert ids[-1] == model.vocabulary.eos
+    assert written.log_probability == pytest.approx(total, abs=0.5)
 
 
 def test_genes_like_one_that_was_named_before_are_asked_for_by_its_name(grammar):
     said = [{"task": "perturb", "perturbation": "IRF7 knockout"}, {"task": "genes_like"}]
+    found = with_genes_before([Request.from_dict(one, grammar) for one in said])
+    assert found[1].to_dict() == {"task": "genes_like", "genes": {"IRF7": None}}
+
+
+def test_a_gene_that_is_named_by_a_pronoun_is_the_one_before(grammar):
+    said = [{"task": "perturb", "perturbation": "IRF7 knockout"}, {"task": "genes_like", "genes": {"it": None}}]
     found = with_genes_before([Request.from_dict(one, grammar) for one in said])
     assert found[1].to_dict() == {"task": "genes_like", "genes": {"IRF7": None}}

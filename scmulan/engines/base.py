@@ -55,6 +55,10 @@ class WordAutomaton(Protocol):
         """Read the id that was chosen."""
         ...
 
+    def copy(self) -> WordAutomaton:
+        """Another that stands where this one stands."""
+        ...
+
 
 @dataclass(frozen=True)
 class Written:
