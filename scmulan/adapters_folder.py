@@ -25,8 +25,9 @@ from scmulan.model import CARD, Checkpoint, file_hash, load_checkpoint, save_che
 from scmulan.model_card import write_card
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-READOUT, RATES = "readout.safetensors", "rates.safetensors"
-"""What may stand beside them: ``scmulan.readout`` and ``scmulan.rates``."""
+READOUT, RATES = "readout.safetensors", "rates.st"
+"""What may stand beside them: ``scmulan.readout`` and ``scmulan.rates``, both in the format of safetensors; vLLM would take every file of
+a model that is named so for its weights, and rates stand in models too."""
 BESIDE = {"readout": READOUT, "rates": RATES}
 """The same, by the line of the card that tells of each."""
 FORMAT = 1

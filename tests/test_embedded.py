@@ -119,7 +119,7 @@ needs_model = pytest.mark.skipif(not MODEL.is_dir(), reason="no embedded model y
 
 @needs_model
 def test_the_model_is_under_sixteen_megabytes():
-    assert {path.name for path in MODEL.glob("*.safetensors")} <= {"model.safetensors", "rates.safetensors"}
+    assert {path.name for path in MODEL.glob("*.safetensors")} == {"model.safetensors"}
     assert sum(path.stat().st_size for path in MODEL.iterdir()) < 16_000_000
 
 

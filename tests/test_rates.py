@@ -76,7 +76,7 @@ def test_the_file_gives_back_what_was_written_and_a_damaged_one_is_an_error(tmp_
     assert again.of_row({"organism": "Homo sapiens", "cell_type": "podocyte", "assay": "10x 3' v3"}) is again.of_kind[kind]
     assert again.of_row({"organism": "Homo sapiens", "cell_type": "B cell"}) is None
     (tmp_path / RATES).write_bytes(b"no safetensors")
-    with pytest.raises(CheckpointError, match=r"rates\.safetensors: can't be read"):
+    with pytest.raises(CheckpointError, match=r"rates\.st: can't be read"):
         Rates.of(tmp_path)
 
 
