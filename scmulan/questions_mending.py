@@ -51,7 +51,7 @@ def _mended(word: str) -> str:
     is_known = word in own or word in english or word.removesuffix("s") in own
     if len(word) < LEAST_LETTERS or is_known or GeneTable.load().resolve([word]).index[0] >= 0:
         return word
-    near = [known for known in own.candidates(word) or () if known[0] == word[0] and known in own]
+    near = [known for known in own.candidates(word) or () if known[0] == word[0]]
     return max(near, key=lambda known: (own.word_frequency[known], known)) if near else word
 
 

@@ -34,6 +34,9 @@ SHRINK = 3.0
 NEAR = (1.0, 2 / 3, 1 / 3)
 """Weights by which a depth or level takes in itself, those beside it and the next: few cells have any one of them."""
 
+NAME_BEFORE = "rates.safetensors"
+"""What the file was called before."""
+
 Kind = tuple[str | None, ...]
 
 
@@ -88,6 +91,8 @@ class Rates:
         """Those of a folder; None where there are none, CheckpointError where they can't be read."""
         path = folder / RATES
         if not path.is_file():
+            if (folder / NAME_BEFORE).is_file():
+                raise CheckpointError(f"{folder / NAME_BEFORE}: rates are read from {RATES} now; rename the file")
             return None
         try:
             with safe_open(path, framework="numpy") as file:

@@ -22,6 +22,8 @@ ALIKE, LEAST_LETTERS = 0.82, 5
 """How like a known spelling a name must be to be taken for it, and how long: of shorter ones too many are one slip apart."""
 PLACE = re.compile(r" (?:tissue|sample|organ|samples|tissues)$", re.IGNORECASE)
 STATE = re.compile(r" (?:states?|fates?|identity|phenotype|lineage)$", re.IGNORECASE)
+BESIDE = {"organ": PLACE, "region": PLACE, "state": STATE}
+"""Words that stand beside the names of a field and are no part of them."""
 ARTICLE = re.compile(r"^(?:an?|the|some|these|those|my|either|both)\s+", re.IGNORECASE)
 
 
@@ -84,7 +86,8 @@ def name_of(field: str, said: str) -> Named:
         return found
     kind = "cell_type" if field == "state" else field
     meanings = {plain(str(word)): str(meant) for word, meant in (read_material()["meanings"].get(kind) or {}).items()}
-    bare = PLACE.sub("", without) if kind in ("organ", "region") else STATE.sub("", without) if field == "state" else without
+    beside = BESIDE.get(field)
+    bare = beside.sub("", without) if beside else without
     for word in dict.fromkeys([said, without, bare, without.removesuffix("s")]):
         label = canonical(kind, meanings.get(plain(word), word))
         if label.known:

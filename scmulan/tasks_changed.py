@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ from scmulan.cells_writing import annotate_adata, new_adata
 from scmulan.counts import log1p_cp10k
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance
-from scmulan.errors import PromptError
+from scmulan.errors import PromptError, ScmulanWarning, some
+from scmulan.perturbations import perturbation_of
 from scmulan.tasks_changes import LEAST_SHARE, Changes, Predicted
 from scmulan.tasks_opened import Opened
 
@@ -71,10 +73,16 @@ class ChangedCells:
     ) -> pd.DataFrame:
         """As ``Model.explain_shift``."""
         seen = self.opened.seen
-        labels = [self.changes.perturbation(each).label for each in perturbations] if perturbations else seen.values("perturbation")
+        asked = [perturbation_of(each, seen, self.opened.table) for each in perturbations or ()]
+        if unseen := [each.label for each in asked if not each.is_seen]:
+            raise PromptError(
+                f"{some(unseen)}: no training cell had it, so the model can't tell it from others; it has learnt "
+                f"{some(seen.values('perturbation')) or 'none'}"
+            )
+        labels = list(dict.fromkeys(each.label for each in asked)) if perturbations else seen.values("perturbation")
         if len(labels) < 2:
             raise PromptError(
-                f"{len(labels)} perturbations to choose from; needed at least 2, of those that the model has learnt; "
+                f"{some(labels) or 'no perturbation'} alone to choose from; needed two or more that the model has learnt; "
                 "a model learns them by `scmulan finetune` from cells with a column `perturbation`"
             )
         said_CL = self.changes.explain(control, perturbed, labels, seed=seed, on_cell=on_cell)
@@ -113,6 +121,13 @@ class ChangedCells:
         if depth < 1 or draws < 1:
             raise PromptError(f"depth {depth} and draws {draws}: needed at least 1 of each")
         ready = self.changes.read(adata)
+        is_deeper = np.asarray(ready.whole.sum(1)).ravel() >= depth
+        if is_deeper.any():
+            warnings.warn(
+                f"{is_deeper.sum():,} of {len(is_deeper):,} cells have {depth:,} counts or more already, so their expected counts stay as they are",
+                ScmulanWarning,
+                stacklevel=3,
+            )
         depths = np.full(len(ready.ids), depth)
         rewrite = functools.partial(self.changes.rewrite, "enhance", ready, {}, depths=depths, given=TOLD_TO_ENHANCE, wants_expected=True)
         first = rewrite(sampling=sampling, on_cell=on_cell)

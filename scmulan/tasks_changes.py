@@ -20,10 +20,10 @@ from scmulan import csentence
 from scmulan.cells import AnnData, Cells
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import Advance, CellRequest
-from scmulan.engines.transformers import TransformersEngine
 from scmulan.engines.transformers_likelihood import rated_nats
+from scmulan.engines.transformers_places import of_transformers
 from scmulan.engines.transformers_rates import counts_along
-from scmulan.errors import PromptError, ScmulanWarning, some
+from scmulan.errors import PromptError, ScmulanWarning
 from scmulan.labels import as_answer
 from scmulan.metadata import canonical
 from scmulan.perturbations import Perturbation, control_label, perturbation_of
@@ -72,17 +72,7 @@ class Changes:
 
     def read(self, cells: AnnData | Cells) -> Ready:
         """Cells as first ones: thinned to half of what a sentence holds."""
-        ready = self.opened.read(cells, reserve=self.opened.length - first_room(self.opened))
-        empty = np.flatnonzero(np.diff(ready.counts.indptr) == 0)
-        if len(empty):
-            names = some([ready.cells.cell_ids[row] for row in empty])
-            warnings.warn(
-                f"{len(empty):,} of {len(ready.ids):,} cells have no count of a gene of this model ({names}): what is said of them "
-                "rests on their fields alone; leave them out",
-                ScmulanWarning,
-                stacklevel=4,
-            )
-        return ready
+        return self.opened.read(cells, reserve=self.opened.length - first_room(self.opened))
 
     def perturbation(self, given: str | Mapping[str, str]) -> Perturbation:
         """The perturbation asked about; a warning where training cells did not have it."""
@@ -115,7 +105,7 @@ class Changes:
         ----------
         after : fields of the second cell
         depths : (N,) counts to aim at; drawn by the model when not given
-        wants_expected : whether the counts that the model expects are told too; an engine that can't tell them gives those of the cells
+        wants_expected : whether the counts that the model expects are told too
         """
         n_given = len(ready.ids)
         source = np.arange(n_given) if n is None else np.resize(np.random.default_rng([sampling.seed, 13]).permutation(n_given), n)
@@ -133,11 +123,9 @@ class Changes:
         ]
         written = self.opened.engine.generate(requests, sampling, on_cell=on_cell)
         counts = csentence.decode_many(written, v, np.random.default_rng([sampling.seed, 11]))
-        expected, engine = None, self.opened.engine
+        expected = None
         if wants_expected:
-            expected = counts
-            if isinstance(engine, TransformersEngine):
-                expected = counts_along(engine, [each.prompt for each in requests], written)
+            expected = counts_along(of_transformers(self.opened.engine), [each.prompt for each in requests], written)
         return Predicted(ready=ready, source=source.astype(np.int64), counts=counts, expected=expected)
 
     def _rates(self, fields: Mapping[str, str | None], task: str, sampling: Sampling) -> RatesOfKind | None:
@@ -186,9 +174,9 @@ class Changes:
         return pooled
 
     def _rates_of(self, first: Ready, labels: Sequence[str]) -> list[list[RatesOfKind]] | None:
-        """Rates of each first cell after each perturbation; None where some are not known, or the engine has none."""
+        """Rates of each first cell after each perturbation; None where some are not known."""
         known = self.opened.rates
-        if known is None or not isinstance(self.opened.engine, TransformersEngine):
+        if known is None:
             return None
         fields = self.opened.given(first.cells, GIVEN)
         found = [[known.of_row({**of_cell, "perturbation": label}, "perturb") for label in labels] for of_cell in fields]
@@ -205,12 +193,11 @@ class Changes:
         on_cell: Advance | None,
     ) -> npt.NDArray[np.float64]:
         """Nats of each second cell as it would be written from its first one after each perturbation; (C, labels)."""
-        assert isinstance(self.opened.engine, TransformersEngine)
-        fields = self.opened.given(first.cells, GIVEN)
+        engine, fields = of_transformers(self.opened.engine), self.opened.given(first.cells, GIVEN)
         found = np.empty((len(second.ids), len(labels)))
         for place, row in enumerate(drawn.tolist()):
             prompts = [self.writer.prompt("perturb", fields[row], cell=first.ids[row], after={"perturbation": label}) for label in labels]
-            found[place] = rated_nats(self.opened.engine, prompts, second.ids[place], rates[row], panel=second.panel)
+            found[place] = rated_nats(engine, prompts, second.ids[place], rates[row], panel=second.panel)
             if on_cell:
                 on_cell(1)
         return found

@@ -64,6 +64,9 @@ class ChangingModel(ModelBase):
     ) -> pd.DataFrame:
         """Which perturbation turned control cells into others, likeliest first.
 
+        Told by how likely each cell is as `perturb` would write it from a control, where the model has rates of all the perturbations;
+        else by the task `explain_shift`, in words.
+
         Parameters
         ----------
         perturbations : to choose from; all that the model has learnt when not given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from scmulan import __version__, csentence, csentence_thinning
 from scmulan.adapters_folder import Adapter, check_base, joined_labels, open_adapter
 from scmulan.cells import AnnData, Cells, read_cells
 from scmulan.engines.base import Engine
-from scmulan.errors import PromptError, VocabularyError, nearest, some
+from scmulan.errors import PromptError, ScmulanWarning, VocabularyError, nearest, some
 from scmulan.genes import GeneTable
 from scmulan.labels import SeenLabels
 from scmulan.model import Checkpoint
@@ -120,6 +121,14 @@ class Opened:
             raise VocabularyError("no cell has any count; nothing can be read from them")
         counts, _ = csentence.to_vocabulary_order(cells.counts[:, used], symbols, self.vocabulary)
         outside = 1 - float(counts.sum() / max(int(cells.counts.sum()), 1))
+        empty = np.flatnonzero(np.diff(counts.indptr) == 0)
+        if len(empty):
+            warnings.warn(
+                f"{len(empty):,} of {len(cells):,} cells have no count of a gene of this model ({some([cells.cell_ids[row] for row in empty])}): "
+                "what is said of them rests on their fields alone; leave them out",
+                ScmulanWarning,
+                stacklevel=4,
+            )
         read, thinned = csentence_thinning.thin_to_fit(counts, self.length - reserve)
         panel = np.isin(self.rows, cells.measured)
         return Ready(cells, csentence.encode(read, self.vocabulary), counts, read, panel, thinned, outside)

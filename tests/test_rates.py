@@ -109,6 +109,12 @@ def distance(model, learnt, **asked) -> float:
     return float(np.sqrt(((shares[0] - shares[1]) ** 2).mean()))
 
 
+def test_rates_under_their_name_of_before_are_an_error_that_says_what_to_do(tmp_path):
+    (tmp_path / "rates.safetensors").touch()
+    with pytest.raises(CheckpointError, match=f"rates.safetensors: rates are read from {RATES} now; rename the file"):
+        Rates.of(tmp_path)
+
+
 def test_cells_written_with_rates_are_nearer_to_those_learnt_from(tuned, trained, tmp_path):
     model = load(trained.folder, adapter=tuned)
     learnt = strange_kidney(60)

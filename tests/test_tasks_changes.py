@@ -94,8 +94,13 @@ def test_each_perturbation_is_likelier_of_its_own_cells_than_of_others(changed, 
 def test_among_named_perturbations_only_those_are_told_apart(changed, controls):
     table = changed.explain_shift(controls, controls.copy(), perturbations=["CD19 knockout", "IFN-beta"])
     assert set(table.index) == {"CD19 knockout", "interferon beta"}
-    with pytest.raises(PromptError, match="1 perturbations to choose from; needed at least 2"):
+    with pytest.raises(PromptError, match="'CD19 knockout' alone to choose from; needed two or more"):
         changed.explain_shift(controls, controls.copy(), perturbations=["CD19 knockout"])
+
+
+def test_a_perturbation_that_no_training_cell_had_is_not_told_from_others(changed, controls):
+    with pytest.raises(PromptError, match="'GATA1 knockout': no training cell had it, so the model can't tell it from others; it has learnt"):
+        changed.explain_shift(controls, controls.copy(), perturbations=["CD19 knockout", "GATA1 knockout"])
 
 
 def test_the_later_state_and_the_fates_are_those_of_the_later_time(changed):
@@ -125,6 +130,12 @@ def test_an_enhanced_cell_keeps_what_was_seen_and_reaches_the_depth(changed, con
     assert (expected >= seen - 1e-4).all()
     assert expected.sum(1) == pytest.approx(np.maximum(depth, seen.sum(1)), rel=1e-3)
     assert np.allclose(deeper.X.toarray(), log1p_cp10k(deeper.layers["expected"]).toarray())
+
+
+def test_cells_deeper_than_the_depth_asked_for_are_said_and_keep_their_counts(changed, controls):
+    with pytest.warns(ScmulanWarning, match="20 of 20 cells have 1 counts or more already"):
+        deeper = changed.enhance(controls, 1, draws=1)
+    assert np.array_equal(deeper.layers["expected"].sum(1), controls[:, deeper.var_names].X.sum(1))
 
 
 @pytest.mark.parametrize(("depth", "draws"), [(0, 1), (100, 0)])

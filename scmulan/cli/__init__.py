@@ -5,6 +5,7 @@ Each command reads its arguments, calls one function of the library, and prints.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated, TextIO
@@ -78,6 +79,7 @@ def say_warning(
 def main() -> None:
     """Entry point: an error made on purpose, or of the disk, is one line on stderr and exit code 2."""
     warnings.showwarning = say_warning
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one for each model that it opens
     try:
         app(standalone_mode=True)
     except ScmulanError as error:
