@@ -124,7 +124,8 @@ class ChangedCells:
         is_deeper = np.asarray(ready.whole.sum(1)).ravel() >= depth
         if is_deeper.any():
             warnings.warn(
-                f"{is_deeper.sum():,} of {len(is_deeper):,} cells have {depth:,} counts or more already, so their expected counts stay as they are",
+                f"{is_deeper.sum():,} of {len(is_deeper):,} cells have {depth:,} counts or more already: expected counts are "
+                "those that were seen",
                 ScmulanWarning,
                 stacklevel=3,
             )

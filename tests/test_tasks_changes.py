@@ -99,7 +99,7 @@ def test_among_named_perturbations_only_those_are_told_apart(changed, controls):
 
 
 def test_a_perturbation_that_no_training_cell_had_is_not_told_from_others(changed, controls):
-    with pytest.raises(PromptError, match="'GATA1 knockout': no training cell had it, so the model can't tell it from others; it has learnt"):
+    with pytest.raises(PromptError, match=r"'GATA1 knockout': no training cell had it, .*; it has learnt"):
         changed.explain_shift(controls, controls.copy(), perturbations=["CD19 knockout", "GATA1 knockout"])
 
 
