@@ -218,31 +218,38 @@ class CellAutomaton:
         rows = torch.nonzero(waits & ~here & ((self.phase == self.ANY) | (self.phase == self.FIRST_LEVEL))).squeeze(1)
         mask_BV[rows, level[rows]] = True
 
-    def advance(self, ids_B: torch.Tensor) -> None:
-        """Read the id chosen for each row; illegal ids are the caller's fault and are not checked."""
-        v, was = self.vocabulary, self.phase
+    def advance(self, ids_B: torch.Tensor, rows: torch.Tensor | None = None) -> None:
+        """Read the id chosen for each row, or for some of them; illegal ids are the caller's fault and are not checked."""
+        rows = torch.arange(len(ids_B), device=self.device) if rows is None else rows
+        v, was = self.vocabulary, self.phase[rows]
         is_gene = (ids_B >= v.first_gene) & (was != self.DONE)
         is_level = (ids_B >= v.first_level) & (ids_B < v.end_of_cell)
         column = torch.where(is_gene, ids_B - v.first_gene, 0)
-        rows = torch.arange(len(ids_B), device=self.device)
-        self.n_open -= (self.open_BG[rows, column] & is_gene).long()
+        self.n_open[rows] -= (self.open_BG[rows, column] & is_gene).long()
         self.open_BG[rows, column] &= ~is_gene
         if self.forced_column.shape[1]:
-            waits, awaited, level = self._awaited()
-            self.next_forced += (is_gene & waits & (awaited == column) & (level == self.level)).long()
-        self.last_gene = torch.where(is_gene, column, torch.where(is_level, -1, self.last_gene))
-        self.level = torch.where(is_level, ids_B, self.level)
+            waits, awaited, level = (of_all[rows] for of_all in self._awaited())
+            self.next_forced[rows] += (is_gene & waits & (awaited == column) & (level == self.level[rows])).long()
+        self.last_gene[rows] = torch.where(is_gene, column, torch.where(is_level, -1, self.last_gene[rows]))
+        self.level[rows] = torch.where(is_level, ids_B, self.level[rows])
         after_depth = torch.where(ids_B == v.first_depth, self.EMPTY, self.FIRST_LEVEL)
         phase = torch.where(was == self.DEPTH, after_depth, was)
         phase = torch.where(is_gene, self.ANY, torch.where(is_level, self.GENE, phase))
-        self.phase = torch.where((ids_B == v.end_of_cell) | (was == self.DONE), self.DONE, phase)
+        self.phase[rows] = torch.where((ids_B == v.end_of_cell) | (was == self.DONE), self.DONE, phase)
 
     @property
     def is_done(self) -> torch.Tensor:
         """Rows whose cell is closed; shape (B,), bool."""
         return self.phase == self.DONE
 
-    def keep(self, rows: torch.Tensor) -> None:
-        """Go on with some rows only."""
+    def put(self, rows: torch.Tensor, begun: CellAutomaton) -> None:
+        """Let some rows go on as those of another automaton stand."""
+        most = begun.forced_column.shape[1]
+        if most > self.forced_column.shape[1]:
+            more = self.forced_column.new_zeros(len(self.phase), most - self.forced_column.shape[1])
+            self.forced_column, self.forced_level = (torch.cat([part, more], 1) for part in (self.forced_column, self.forced_level))
+        for name in ("forced_column", "forced_level"):
+            getattr(self, name)[rows, :most] = getattr(begun, name)
         for name in ("open_BG", *self.OF_ROWS):
-            setattr(self, name, getattr(self, name)[rows])
+            if not name.startswith("forced"):
+                getattr(self, name)[rows] = getattr(begun, name)

@@ -51,19 +51,19 @@ def sampled_cells(
     while drawn < n_tokens:
         automaton = CellAutomaton(v)
         automaton.begin(n_rows, panel=panel, forced=[forced] * n_rows)
-        open_cells = [[v.cell] for _ in range(n_rows)]
+        open_cells, rows = [[v.cell] for _ in range(n_rows)], torch.arange(n_rows)
         for step in range(most or v.n_genes * 3):
-            mask_BV = automaton.legal(left=None if most is None else most - step)
+            mask_BV = automaton.part(rows, 0, v).legal(left=None if most is None else most - step)
             assert bool(mask_BV.any(1).all()), "a row has no legal id left"
             chosen_B = torch.multinomial(mask_BV.float(), 1).squeeze(1)
             drawn += len(chosen_B)
-            automaton.advance(chosen_B)
+            automaton.advance(chosen_B, rows)
             for cell, token in zip(open_cells, chosen_B.tolist(), strict=True):
                 cell.append(token)
-            kept = torch.nonzero(~automaton.is_done).squeeze(1)
-            cells += [cell for cell, done in zip(open_cells, automaton.is_done.tolist(), strict=True) if done]
-            open_cells = [open_cells[row] for row in kept.tolist()]
-            automaton.keep(kept)
+            is_done = automaton.is_done[rows]
+            cells += [cell for cell, done in zip(open_cells, is_done.tolist(), strict=True) if done]
+            open_cells = [cell for cell, done in zip(open_cells, is_done.tolist(), strict=True) if not done]
+            rows = rows[~is_done]
             if not open_cells:
                 break
         assert not open_cells, "a cell was not closed"
@@ -256,7 +256,7 @@ def test_rows_that_are_done_may_only_take_padding():
     assert automaton.is_done.tolist() == [True, False]
 
 
-def test_rows_do_not_see_each_other_and_may_leave():
+def test_rows_do_not_see_each_other_and_others_may_take_their_places():
     v = SMALL
     automaton = CellAutomaton(v)
     automaton.begin(3)
@@ -264,6 +264,13 @@ def test_rows_do_not_see_each_other_and_may_leave():
     automaton.advance(torch.full((3,), v.end_of_cell - 2))
     automaton.advance(torch.tensor([v.first_gene + gene for gene in (2, 9, 5)]))
     before = automaton.legal()
-    automaton.keep(torch.tensor([2, 0]))
-    assert (automaton.legal() == before[[2, 0]]).all()
-    assert automaton.legal()[0, v.first_gene :][:12].nonzero().squeeze(1).tolist() == [6, 7, 8, 9, 10, 11]
+    assert before[2, v.first_gene :][:12].nonzero().squeeze(1).tolist() == [6, 7, 8, 9, 10, 11]
+    begun = CellAutomaton(v)
+    begun.begin(1, forced=[[(3, int(v.level_id(1)))]])
+    automaton.put(torch.tensor([1]), begun)
+    assert (automaton.legal()[[0, 2]] == before[[0, 2]]).all()
+    assert (automaton.legal()[1] == begun.legal()[0]).all()
+    automaton.advance(torch.tensor([v.first_depth + 5]), torch.tensor([1]))
+    begun.advance(torch.tensor([v.first_depth + 5]))
+    assert (automaton.legal()[[0, 2]] == before[[0, 2]]).all()
+    assert (automaton.legal()[1] == begun.legal()[0]).all()

@@ -1,62 +1,61 @@
-"""Rates (``scmulan.rates``) of a batch of rows, added to their logits."""
+"""Rates (``scmulan.rates``) of the slots in which cells are written, added to their logits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from scmulan.automaton import CellAutomaton
 from scmulan.csentence import Vocabulary
-from scmulan.engines.base import CellRequest
+from scmulan.rates import RatesOfKind
 
 
-@dataclass(frozen=True)
 class RowRates:
-    """The tables of each kind of cell, a last one of zeros, and whose row is which.
+    """A table for each kind of cell, the first of zeros, and which slot's is which.
 
     Attributes
     ----------
     genes : (K, n_genes)
     frame : (K, 2, frame ids)
-    kind_B : (B,)
+    kind_B : (slots,)
     """
 
-    genes: torch.Tensor
-    frame: torch.Tensor
-    kind_B: torch.Tensor
+    def __init__(self, vocabulary: Vocabulary, n_slots: int, device: torch.device):
+        n_frame = vocabulary.end_of_cell + 1 - vocabulary.first_depth
+        self.genes = torch.zeros(1, vocabulary.n_genes, device=device)
+        self.frame = torch.zeros(1, 2, n_frame, device=device)
+        self.kind_B = torch.zeros(n_slots, dtype=torch.long, device=device)
+        self._known: list[RatesOfKind] = []
 
-    @classmethod
-    def of(cls, requests: Sequence[CellRequest], device: torch.device) -> RowRates | None:
-        """Those of the requests; None where none has any."""
-        kinds = {id(request.rates): request.rates for request in requests if request.rates is not None}
-        if not kinds:
-            return None
-        places = {key: number for number, key in enumerate(kinds)}
-        kind_B = torch.tensor([places.get(id(request.rates), len(places)) for request in requests], device=device)
-        genes, frame = (
-            torch.from_numpy(np.stack([*tables, np.zeros_like(tables[0])])).to(device) for tables in zip(*kinds.values(), strict=True)
-        )
-        return cls(genes, frame, kind_B)
-
-    def keep(self, rows: torch.Tensor) -> RowRates:
-        """Go on with some rows only."""
-        return replace(self, kind_B=self.kind_B[rows])
+    def put(self, slots: Sequence[int], rates: Sequence[RatesOfKind | None]) -> None:
+        """Rates of some slots from now on, or none; tables that no slot has any more are let go."""
+        device = self.kind_B.device
+        held = [None if kind == 0 else self._known[kind - 1] for kind in self.kind_B.tolist()]
+        for slot, each in zip(slots, rates, strict=True):
+            held[slot] = each
+        known = list({id(each): each for each in held if each is not None}.values())
+        if [id(each) for each in known] != [id(each) for each in self._known]:
+            self._known = known
+            self.genes = torch.cat([torch.zeros_like(self.genes[:1]), *(torch.from_numpy(each.genes)[None].to(device) for each in known)])
+            self.frame = torch.cat([torch.zeros_like(self.frame[:1]), *(torch.from_numpy(each.frame)[None].to(device) for each in known)])
+        number = {id(each): 1 + place for place, each in enumerate(known)}
+        self.kind_B = torch.tensor([0 if each is None else number[id(each)] for each in held], device=device)
 
     def added(
-        self, logits_BV: torch.Tensor, rows: torch.Tensor, automaton: CellAutomaton, vocabulary: Vocabulary, first: int = 0
+        self, logits_BV: torch.Tensor, slots_B: torch.Tensor, automaton: CellAutomaton, vocabulary: Vocabulary, first: int = 0
     ) -> torch.Tensor:
-        """Logits of some rows with their rates, by where each row's cell is.
+        """Logits of some slots with their rates, by where each one's cell is.
 
         Parameters
         ----------
-        logits_BV : (rows, vocabulary.size)
-        automaton : of all rows
+        logits_BV : (slots, vocabulary.size)
+        automaton : of all slots
         vocabulary : of the logits, which may lack the gene columns before ``first``
         """
-        kind, is_after = self.kind_B[rows], automaton.level[rows] >= vocabulary.first_level
+        kind, is_after = self.kind_B[slots_B], automaton.level[slots_B] >= vocabulary.first_level
+        if not self._known or not bool(kind.any()):
+            return logits_BV
         logits_BV = logits_BV.float()
         logits_BV[:, vocabulary.first_gene : vocabulary.last_gene] += self.genes[kind, first:]
         logits_BV[:, vocabulary.first_depth : vocabulary.end_of_cell + 1] += self.frame[kind, is_after.long()]

@@ -5,6 +5,7 @@ bf16 where the processor has it. Rows that end early are taken out of the batch;
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,12 +19,12 @@ from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
 from scmulan.adapters import output_matrix, use_adapter
 from scmulan.adapters_folder import Adapter, load_adapter
-from scmulan.automaton import CellAutomaton, legal_targets
+from scmulan.automaton import legal_targets
 from scmulan.csentence import BOUNDS, Ids
-from scmulan.decoding.sampling import Sampling, draw, uniform_draws
+from scmulan.decoding.sampling import Sampling
 from scmulan.decoding.trie import Trie
 from scmulan.engines.base import Advance, CellRequest, WordAutomaton, Written
-from scmulan.engines.row_rates import RowRates
+from scmulan.engines.cell_rows import CellRows
 from scmulan.engines.transformers_words import write_words
 from scmulan.engines.transformers_writing import CellWriter
 from scmulan.errors import EngineError
@@ -90,6 +91,10 @@ def device_of(name: str) -> torch.device:
         found = str(error).strip().splitlines()[0]
         raise EngineError(f"device {name!r} can't be used here ({found}); give cpu, or a device that this torch was built for") from None
     return device
+
+
+def _some_rows(logits_BV: torch.Tensor, rows: torch.Tensor, _: int) -> torch.Tensor:
+    return logits_BV[rows]
 
 
 class TransformersEngine:
@@ -332,13 +337,10 @@ class TransformersEngine:
             ids_BT, length_B = self.padded([np.append(requests[number].prompt, self.vocabulary.cell) for number in members])
             states_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
             logits_BV = states_BTD[torch.arange(len(rows), device=self.device), length_B - 1] @ self.output_VD.T
-            automaton = CellAutomaton(self.vocabulary, self.device)
-            automaton.begin(len(rows), forced=[requests[number].forced for number in members])
-            rates = RowRates.of([requests[number] for number in members], self.device)
-            if rates is not None:
-                logits_BV = rates.added(logits_BV, torch.arange(len(rows), device=self.device), automaton, self.vocabulary)
-            uniform_B = uniform_draws(sampling.seed, np.array([requests[number].row for number in members]), 1)[:, 0].to(self.device)
-            drawn = draw(logits_BV, automaton.legal(), uniform_B, sampling, self.vocabulary)
+            begun = CellRows(self.vocabulary, len(rows), self.context, self.device)
+            begun.put(range(len(rows)), [requests[number] for number in members], sampling)
+            every = torch.arange(len(rows), device=self.device)
+            drawn = begun.choose(every, functools.partial(_some_rows, logits_BV))
             for number, depth in zip(members, drawn.tolist(), strict=True):
                 found[number] = depth
         return found
