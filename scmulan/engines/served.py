@@ -1,0 +1,124 @@
+"""What the engines have in common that run on vLLM, in this process or by URL: cells and labels as sentences that it goes on with.
+
+Hidden states, nats of cells, edits and words led by a grammar are the transformers engine's, which holds the same weights in this process:
+vLLM gives hidden states only to a second engine of its own (pooling), no likelihood under the legal ids, and no beam under a grammar.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from scmulan.csentence import BOUNDS, Ids
+from scmulan.decoding.sampling import Sampling
+from scmulan.decoding.trie import Trie
+from scmulan.engines.asked import write_cell, write_words
+from scmulan.engines.base import Advance, CellRequest
+from scmulan.engines.transformers import TransformersEngine
+from scmulan.errors import EngineError
+
+MOST_WEIGHED = 128
+"""Ids that vLLM tells log-probabilities of at one place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """A sentence to go on with.
+
+    Attributes
+    ----------
+    ids : what stands already
+    asked : the text for scmulan's logits processor (``scmulan.engines.asked``)
+    most : how many ids may be added
+    stop : the id that ends it
+    weighed : ids whose log-probability is wanted at the next place
+    """
+
+    ids: Ids
+    asked: str
+    most: int
+    stop: int | None = None
+    weighed: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Continued:
+    """Ids that were added, and log-probabilities, nats, of those that were weighed."""
+
+    ids: Ids
+    weighed: Mapping[int, float]
+
+
+class ServedEngine(TransformersEngine):
+    """An engine whose sentences are continued by vLLM."""
+
+    @abstractmethod
+    def run(self, sentences: Sequence[Sentence], on_sentence: Advance | None = None) -> Iterator[Continued]:
+        """Each sentence's continuation, in their order."""
+        ...
+
+    def generate(self, requests: Sequence[CellRequest], sampling: Sampling, *, on_cell: Advance | None = None) -> list[Ids]:
+        """One cell a request, from ``<cell>`` to ``</cell>``, as the transformers engine draws it, but for the rounding of logits."""
+        v = self.vocabulary
+        self.fits(max((len(request.prompt) for request in requests), default=0) + 9, "a prompt")
+        sentences = [
+            Sentence(
+                ids=np.append(request.prompt, v.cell),
+                asked=write_cell(request, sampling, v.n_genes),
+                most=self.context - len(request.prompt) - 1,
+                stop=v.end_of_cell,
+            )
+            for request in requests
+        ]
+        found = [np.concatenate([[v.cell], each.ids]) for each in self.run(sentences, on_cell)]
+        open_ended = sum(int(cell[-1] != v.end_of_cell) for cell in found)
+        if open_ended:
+            raise EngineError(f"vLLM left {open_ended:,} of {len(found):,} cells open; needed one that runs scmulan's logits processor")
+        return found
+
+    def score(self, prompts: Sequence[Ids], answers: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float64]:
+        """Log-probability of each answer after each prompt; shape (prompts, answers), nats.
+
+        The inner nodes of the answers' trie are asked one by one, behind a prompt that vLLM reads once.
+        """
+        trie, v = Trie.of(answers), self.vocabulary
+        self.fits(max((len(prompt) for prompt in prompts), default=0) + int(trie.depth.max()) + 1, "a prompt with its answer")
+        asked = [(path, part) for path, below in _places(trie) for part in np.split(below, range(MOST_WEIGHED, len(below), MOST_WEIGHED))]
+        sentences = [
+            Sentence(
+                ids=np.concatenate([prompt, path]),
+                asked=write_words(bool(len(path)) and len(BOUNDS) <= int(path[-1]) < v.text[0]),
+                most=1,
+                weighed=trie.token[nodes].tolist(),
+            )
+            for prompt in prompts
+            for path, nodes in asked
+        ]
+        told, nodes_BN = self.run(sentences), np.zeros((len(prompts), len(trie.token)))
+        for row in range(len(prompts)):
+            for _, nodes in asked:
+                weighed = next(told).weighed
+                nodes_BN[row, nodes] = [weighed[number] for number in trie.token[nodes].tolist()]
+            if on_cell:
+                on_cell(1)
+        found: npt.NDArray[np.float64] = trie.log_probabilities(torch.from_numpy(nodes_BN)).numpy()
+        return found
+
+
+def _places(trie: Trie) -> list[tuple[Ids, Ids]]:
+    """The ids that lead to each place where a trie branches, and the nodes below it."""
+    paths = [np.zeros(0, dtype=np.int64), *(_path(trie, int(node)) for node in trie.inner)]
+    return [(path, np.flatnonzero(trie.slot == slot)) for slot, path in enumerate(paths)]
+
+
+def _path(trie: Trie, node: int) -> Ids:
+    found = list[int]()
+    while node >= 0:
+        found.append(int(trie.token[node]))
+        node = int(trie.parent[node])
+    return np.array(found[::-1], dtype=np.int64)

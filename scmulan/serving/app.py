@@ -1,0 +1,178 @@
+"""The gateway: OpenAI-compatible routes, files, jobs on cells, health and figures, in front of a model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from scmulan.serving.uploads import Uploads, UploadTooLarge, UploadUnknown
+from starlette.exceptions import HTTPException
+
+from scmulan import __version__
+from scmulan.errors import EngineError, ScmulanError
+from scmulan.serving import routes_cells, routes_files, routes_openai
+from scmulan.serving.chat import Chat
+from scmulan.serving.guard import Guard, error_body
+from scmulan.serving.jobs import JobError, Jobs, TooManyJobs
+from scmulan.serving.line import CHAT, Line
+from scmulan.serving.metrics import Metrics
+from scmulan.serving.models import Models
+from scmulan.serving.settings import Settings
+from scmulan.serving.work import Work
+
+HOUR = 3600.0
+log = logging.getLogger("scmulan.serving")
+
+
+@dataclass
+class Server:
+    """What the routes answer with.
+
+    Attributes
+    ----------
+    is_ready : whether what the models run on can answer now
+    """
+
+    settings: Settings
+    models: Models
+    metrics: Metrics = field(default_factory=Metrics)
+    line: Line = field(default_factory=Line)
+    chat: Chat = field(default_factory=Chat)
+    is_ready: Callable[[], bool] = lambda: True
+    started: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self._uploads: dict[str, Uploads] = {}
+        work = Work(self.models, self.files)
+        self.jobs = Jobs(self.settings.folder / "jobs", work, self.line, most=self.settings.jobs)
+        self.metrics.watch("scmulan_line_length", "Pieces of work that wait for the model", lambda: self.line.length)
+        self.metrics.watch("scmulan_jobs_open", "Jobs that have not ended", lambda: self.jobs.n_open)
+
+    def files(self, owner: str) -> Uploads:
+        """The uploaded files of an owner, whom no other sees."""
+        if owner not in self._uploads:
+            self._uploads[owner] = Uploads(self.settings.folder / "files" / (owner or "all"), self.settings.uploads)
+        return self._uploads[owner]
+
+    async def soon(self, work: Callable[[], Any]) -> Any:
+        """Short work that a client waits for; EngineError where its turn does not come in time. A client that leaves leaves the line."""
+        waiting = self.line.put(work, CHAT)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(waiting), self.settings.chat_seconds)
+        except TimeoutError:
+            raise EngineError(f"not answered within {self.settings.chat_seconds:.0f} s: the server is busy; ask again") from None
+        finally:
+            waiting.cancel()
+
+    def tidy(self) -> None:
+        """Remove what is older than is kept."""
+        before = time.time() - self.settings.kept_hours * HOUR
+        jobs = self.jobs.remove_older(before)
+        used = self.jobs.files_in_use()
+        gone = 0
+        for uploads in list(self._uploads.values()):
+            for each in uploads.list():
+                if each.created < before and each.id not in used:
+                    uploads.remove(each.id)
+                    gone += 1
+        if jobs or gone:
+            log.info("removed what is old", extra={"jobs": jobs, "files": gone})
+
+
+def make_app(server: Server) -> FastAPI:
+    """The application; closes the server's line when it is shut down."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tidying = asyncio.create_task(_tidy_for_ever(server))
+        yield
+        tidying.cancel()
+        server.jobs.park()
+        await asyncio.to_thread(server.line.close)
+        log.info("closed", extra={"parked": server.jobs.n_open})
+
+    app = FastAPI(
+        title="scmulan",
+        version=__version__,
+        description="A generative language model of single cells: OpenAI-compatible chat and completions, files, and jobs on cells.",
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.server = server
+    for routes in (routes_openai, routes_files, routes_cells):
+        app.include_router(routes.router)
+
+    @app.get("/health", tags=["server"], summary="Whether the process runs")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "version": __version__, "seconds": round(time.time() - server.started, 1)}
+
+    @app.get("/ready", tags=["server"], summary="Whether questions can be answered now", responses={503: {"description": "Not now"}})
+    async def ready() -> JSONResponse:
+        is_ready = server.is_ready()
+        return JSONResponse({"ready": is_ready, "models": list(server.models)}, status_code=200 if is_ready else 503)
+
+    @app.get("/metrics", tags=["server"], summary="Figures for Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    app.add_exception_handler(ScmulanError, _said)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _fault)
+    app.add_middleware(Guard, settings=server.settings, metrics=server.metrics)
+    return app
+
+
+async def _tidy_for_ever(server: Server) -> None:
+    while True:
+        await asyncio.to_thread(server.tidy)
+        await asyncio.sleep(HOUR)
+
+
+STATUS: tuple[tuple[type[ScmulanError], int, str], ...] = (
+    (UploadTooLarge, 413, "file_too_large"),
+    (UploadUnknown, 404, "not_found"),
+    (TooManyJobs, 429, "too_many_jobs"),
+    (JobError, 404, "not_found"),
+    (EngineError, 503, "not_available"),
+)
+
+
+async def _said(_: Request, error: Exception) -> JSONResponse:
+    """An error of scmulan's, in its own words."""
+    status, kind = next(((status, kind) for one, status, kind in STATUS if isinstance(error, one)), (422, "invalid_request_error"))
+    headers = {"retry-after": "10"} if status in (429, 503) else None
+    return JSONResponse(error_body(str(error), kind), status_code=status, headers=headers)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """What of a body is not as it should be: where, and what was needed; not what was sent."""
+    assert isinstance(error, RequestValidationError)
+    told = [f"{'.'.join(str(part) for part in each['loc'][1:]) or 'body'}: {each['msg']}" for each in error.errors()[:8]]
+    return JSONResponse(error_body("; ".join(told), "invalid_request_error"), status_code=422)
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(error_body(str(error.detail), "invalid_request_error"), status_code=error.status_code, headers=error.headers)
+
+
+async def _fault(_: Request, error: Exception) -> JSONResponse:
+    log.error("a fault of the server", exc_info=error)
+    return JSONResponse(error_body("a fault of the server; it is in its log", "server_error"), status_code=500)
+
+
+def folder_of(path: Path) -> Path:
+    """A server's folder, made for its user alone."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path

@@ -1,0 +1,41 @@
+"""The models that a server answers with: a base and its adapters, one in use at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scmulan.engines.base import Engine
+from scmulan.errors import PromptError, nearest
+from scmulan.tasks import Model, load
+
+
+class Models:
+    """A base and its adapters by name.
+
+    Parameters
+    ----------
+    name : of the base, as clients call it
+    """
+
+    def __init__(self, folder: str, name: str, adapters: Mapping[str, str | Path], engine: Engine | None = None, device: str = "cpu"):
+        self.name = name
+        self.model = load(folder, adapters=dict(adapters), engine=engine, device=device)
+        self.adapters = list(adapters)
+
+    def __iter__(self) -> Any:
+        return iter([self.name, *self.adapters])
+
+    def check(self, name: str | None) -> None:
+        """PromptError where there is no model of a name."""
+        if name is not None and name != self.name and name not in self.adapters:
+            raise PromptError(f"model {name!r}: there is {', '.join(self)}{nearest(name, list(self))}")
+
+    def use(self, name: str | None) -> Model:
+        """The model, with the adapter of a name in use, or as it is."""
+        self.check(name)
+        wanted = None if name in (None, self.name) else name
+        if self.model.adapter != wanted:
+            self.model.use(wanted)
+        return self.model

@@ -1,0 +1,113 @@
+"""Jobs on cells: one typed route a task, their events as they come, and their results as h5ad and CSV."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import FileResponse, StreamingResponse
+
+from scmulan.errors import PromptError
+from scmulan.serving.asked import TASKS, Asked, Generate
+from scmulan.serving.jobs import DONE, Job, JobError
+
+router = APIRouter()
+JobId = Annotated[str, Path(pattern="^job-[0-9a-f]{24}$")]
+ALIVE = 15.0
+"""Seconds after which a silent stream says that it still is one."""
+
+
+def told(job: Job) -> dict[str, Any]:
+    """A job as plain data."""
+    said = {name: value for name, value in asdict(job).items() if name != "owner"}
+    files = {"h5ad": f"/v1/jobs/{job.id}/result.h5ad", "csv": f"/v1/jobs/{job.id}/result.csv"} if job.state == DONE else {}
+    return {"object": "job", **said, "results": files}
+
+
+def _route(model: type[Asked]) -> Callable[..., Any]:
+    async def add(request: Request, asked: Asked) -> dict[str, Any]:
+        server, owner = request.app.state.server, request.scope["owner"]
+        server.models.check(asked.model)
+        if isinstance(asked, Generate) and asked.n > server.settings.most_written:
+            raise PromptError(f"n is {asked.n:,}: this server writes at most {server.settings.most_written:,} cells a job; ask for several")
+        said = asked.model_dump()
+        for name in ("file_id", "perturbed_file_id"):
+            if name in said:
+                server.files(owner).get(said[name])
+        return told(server.jobs.add(model.TASK, said, owner))
+
+    add.__annotations__.update(request=Request, asked=model)
+    add.__name__, add.__doc__ = model.TASK, model.__doc__
+    return add
+
+
+for _model in TASKS.values():
+    router.post(f"/v1/cells/{_model.TASK}", status_code=202, tags=["cells"], summary=(_model.__doc__ or "").splitlines()[0])(_route(_model))
+
+
+@router.get("/v1/jobs", tags=["jobs"], summary="Jobs of yours, newest first")
+async def jobs(request: Request) -> dict[str, Any]:
+    return {"object": "list", "data": [told(job) for job in request.app.state.server.jobs.of(request.scope["owner"])]}
+
+
+@router.get("/v1/jobs/{job_id}", tags=["jobs"], summary="One job")
+async def job(request: Request, job_id: JobId) -> dict[str, Any]:
+    return told(request.app.state.server.jobs.get(job_id, request.scope["owner"]))
+
+
+@router.post("/v1/jobs/{job_id}/cancel", tags=["jobs"], summary="Cancel a job")
+async def cancel(request: Request, job_id: JobId) -> dict[str, Any]:
+    return told(request.app.state.server.jobs.cancel(job_id, request.scope["owner"]))
+
+
+@router.delete("/v1/jobs/{job_id}", tags=["jobs"], summary="Cancel a job and remove all of it")
+async def remove(request: Request, job_id: JobId) -> dict[str, Any]:
+    request.app.state.server.jobs.remove(job_id, request.scope["owner"])
+    return {"id": job_id, "object": "job", "deleted": True}
+
+
+@router.get(
+    "/v1/jobs/{job_id}/events", tags=["jobs"], summary="A job as it goes on, as server-sent events", response_class=StreamingResponse
+)
+async def events(request: Request, job_id: JobId) -> StreamingResponse:
+    """An event `job` at every change, the first at once; the stream ends with the job."""
+    server, owner = request.app.state.server, request.scope["owner"]
+    server.jobs.get(job_id, owner)
+    return StreamingResponse(_events(server.jobs.events(job_id, owner)), media_type="text/event-stream")
+
+
+async def _events(found: AsyncIterator[Job]) -> AsyncIterator[str]:
+    following = asyncio.ensure_future(anext(found))
+    try:
+        while True:
+            done, _ = await asyncio.wait([following], timeout=ALIVE)
+            if not done:
+                yield ": still at work\n\n"
+                continue
+            try:
+                job = following.result()
+            except StopAsyncIteration:
+                return
+            yield f"event: job\ndata: {json.dumps(told(job))}\n\n"
+            following = asyncio.ensure_future(anext(found))
+    finally:
+        following.cancel()
+
+
+@router.get(
+    "/v1/jobs/{job_id}/result.{kind}", tags=["jobs"], summary="What came of a job", response_class=FileResponse,
+    responses={404: {"description": "No such job or result"}},
+)  # fmt: skip
+async def result(request: Request, job_id: JobId, kind: Literal["h5ad", "csv", "json"]) -> FileResponse:
+    jobs = request.app.state.server.jobs
+    job = jobs.get(job_id, request.scope["owner"])
+    path = jobs.path(job, f"result.{kind}")
+    if job.state != DONE or not path.is_file():
+        raise JobError(f"this job has no result.{kind}: it is {job.state}" + (f" ({job.message})" if job.message else ""))
+    return FileResponse(
+        path, filename=f"{job.task}.{kind}", media_type={"csv": "text/csv", "json": "application/json"}.get(kind, "application/x-hdf5")
+    )

@@ -1,0 +1,64 @@
+"""Uploaded files, in the form of OpenAI's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Path, Request, UploadFile
+from scmulan.serving.uploads import FILE_ID, Upload
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+FileId = Annotated[str, Path(pattern=f"^{FILE_ID}$")]
+CHUNK = 2**20
+
+
+def told(upload: Upload) -> dict[str, Any]:
+    """A file as plain data."""
+    return {
+        "id": upload.id,
+        "object": "file",
+        "bytes": upload.bytes,
+        "created_at": int(upload.created),
+        "filename": upload.name,
+        "purpose": "cells",
+        "status": "processed",
+        "cells": upload.cells,
+        "genes": upload.genes,
+        "sha256": upload.sha256,
+        "verdict": upload.verdict,
+        "obs": upload.obs,
+    }
+
+
+async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
+    while part := await file.read(CHUNK):
+        yield part
+
+
+@router.post("", summary="Upload a file of cells (.h5ad)")
+async def upload(
+    request: Request,
+    file: Annotated[UploadFile, File(description="An .h5ad file.")],
+    purpose: Annotated[str, Form(max_length=64)] = "cells",
+) -> dict[str, Any]:
+    """Read in a process of its own with limits, and kept as clean counts; `verdict` is what `scmulan check` says of it."""
+    server = request.app.state.server
+    return told(await server.files(request.scope["owner"]).add(file.filename or "cells.h5ad", _chunks(file)))
+
+
+@router.get("", summary="Files of yours")
+async def files(request: Request) -> dict[str, Any]:
+    found = request.app.state.server.files(request.scope["owner"]).list()
+    return {"object": "list", "data": [told(each) for each in sorted(found, key=lambda each: -each.created)]}
+
+
+@router.get("/{file_id}", summary="One file")
+async def file(request: Request, file_id: FileId) -> dict[str, Any]:
+    return told(request.app.state.server.files(request.scope["owner"]).get(file_id))
+
+
+@router.delete("/{file_id}", summary="Remove a file")
+async def remove(request: Request, file_id: FileId) -> dict[str, Any]:
+    request.app.state.server.files(request.scope["owner"]).remove(file_id)
+    return {"id": file_id, "object": "file", "deleted": True}

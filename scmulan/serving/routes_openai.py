@@ -1,0 +1,223 @@
+"""Models, chat and completions, in the form of OpenAI's, so that their clients work; what scmulan adds stands under ``scmulan``."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from scmulan.cells import AnnData
+from scmulan.decoding.sampling import Sampling
+from scmulan.engines.base import CellRequest
+from scmulan.errors import PromptError, some
+from scmulan.serving import chat
+from scmulan.serving.asked import FileId, Genes, Label, Seed
+from scmulan.tasks import Model
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+MOST_TOKENS = 20_000
+"""Characters of a c-sentence: 1,024 tokens of the longest kind, and more."""
+
+
+class Lenient(BaseModel):
+    """Fields of OpenAI's that say nothing here are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class FilePart(Lenient):
+    file_id: FileId
+
+
+class Part(Lenient):
+    """A part of a message: text, or a file of cells."""
+
+    type: Literal["text", "file"]
+    text: Annotated[str, Field(max_length=20_000)] = ""
+    file: FilePart | None = None
+
+
+class Message(Lenient):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[str, Field(max_length=200_000)] | Annotated[list[Part], Field(max_length=32)] | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return " ".join(part.text for part in self.content if part.type == "text").strip()
+        return (self.content or "").strip()
+
+    @property
+    def files(self) -> list[str]:
+        return [part.file.file_id for part in self.content if part.file is not None] if isinstance(self.content, list) else []
+
+
+class Extra(BaseModel):
+    """What scmulan takes beside OpenAI's fields: the cells that are asked about, and a request in place of the last question's reading."""
+
+    model_config = ConfigDict(extra="forbid")
+    file_id: FileId | None = None
+    genes: Annotated[Genes | None, Field(description="One cell, by genes with counts.")] = None
+    fields: Annotated[dict[Label, Label], Field(max_length=20, description="What is known of that cell, as organism.")] = {}
+    sentence: Annotated[str | None, Field(max_length=MOST_TOKENS, description="One cell, as a c-sentence.")] = None
+    request: Annotated[
+        list[dict[str, Any]] | dict[str, Any] | None, Field(description="What to do, corrected; as `scmulan.request` of an answer.")
+    ] = None
+
+
+class ChatAsked(Lenient):
+    model: Annotated[str | None, Field(max_length=200)] = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=200)]
+    stream: bool = False
+    n: Literal[1] | None = None
+    seed: Seed | None = None
+    scmulan: Extra = Extra()
+
+
+class CompletionAsked(Lenient):
+    model: Annotated[str | None, Field(max_length=200)] = None
+    prompt: (
+        Annotated[str, Field(max_length=MOST_TOKENS)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=8192)]
+    )
+    n: Annotated[int, Field(ge=1, le=64)] = 1
+    temperature: Annotated[float, Field(ge=0, le=5)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Seed | None = None
+    stream: Literal[False] | None = None
+
+
+@router.get("/models", summary="The base and its adapters")
+async def models(request: Request) -> dict[str, Any]:
+    server = request.app.state.server
+    return {"object": "list", "data": [_model(server, name) for name in server.models]}
+
+
+@router.get("/models/{name}", summary="One model")
+async def model(request: Request, name: str) -> dict[str, Any]:
+    request.app.state.server.models.check(name)
+    return _model(request.app.state.server, name)
+
+
+def _model(server: Any, name: str) -> dict[str, Any]:
+    root = {} if name == server.models.name else {"root": server.models.name}
+    return {"id": name, "object": "model", "created": int(server.started), "owned_by": "scmulan", **root}
+
+
+@router.post("/chat/completions", summary="A question about cells, answered", response_model=None)
+async def chat_completions(request: Request, asked: ChatAsked) -> dict[str, Any] | StreamingResponse:
+    """The last message of the user is read as requests, or leans on the one before ("and the T cells only?"); they are shown under
+    `scmulan.request`, and can be corrected and sent back as `scmulan.request`. Cells: a file's id in a part of a message or under
+    `scmulan.file_id`, genes with counts, or a c-sentence. With `stream` the answer comes as events, sentence by sentence."""
+    server, owner = request.app.state.server, request.scope["owner"]
+    server.models.check(asked.model)
+    questions = [message.text for message in asked.messages if message.role == "user" and message.text]
+    if not questions and asked.scmulan.request is None:
+        raise PromptError("no message of the user has text; needed a question")
+    longest = max((len(question) for question in questions), default=0)
+    if longest > server.settings.most_question:
+        raise PromptError(f"a question of {longest:,} characters; needed at most {server.settings.most_question:,}")
+    files = [name for message in asked.messages for name in message.files]
+    file_id = asked.scmulan.file_id or (files[-1] if files else None)
+    if file_id is not None:
+        server.files(owner).get(file_id)
+
+    def work() -> tuple[Any, str]:
+        opened = server.models.use(asked.model)
+        cells = _cells(opened, asked.scmulan, server.files(owner).cells(file_id) if file_id else None)
+        given = asked.scmulan.request
+        requests = [] if given is None else (given if isinstance(given, list) else [given])
+        found = server.chat.answer(opened, chat.Asked(questions=questions or [""], requests=requests, cells=cells, seed=asked.seed or 0))
+        kept = server.jobs.keep("chat", {"shown": found.shown}, owner, found.write)
+        return found, kept.id
+
+    found, kept = await server.soon(work)
+    server.metrics.cells.labels("chat").inc()
+    said = {**found.to_dict(), "result": f"/v1/jobs/{kept}/result.json"}
+    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model or server.models.name}
+    if asked.stream:
+        return StreamingResponse(_streamed(head, found.text, said), media_type="text/event-stream")
+    message = {"role": "assistant", "content": found.text, "refusal": None}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    return {**head, "object": "chat.completion", "choices": [choice], "usage": _usage(questions, found.text), "scmulan": said}
+
+
+def _cells(opened: Model, extra: Extra, of_file: AnnData | None) -> AnnData | None:
+    if extra.genes is not None:
+        return chat.cells_of_genes(opened, extra.genes, dict(extra.fields))
+    return chat.cells_of_sentence(opened, extra.sentence) if extra.sentence is not None else of_file
+
+
+def _usage(questions: list[str], text: str) -> dict[str, int]:
+    """Words; an answer's sentences are templates, no tokens of the model."""
+    read, written = sum(len(question.split()) for question in questions), len(text.split())
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+async def _streamed(head: dict[str, Any], text: str, said: dict[str, Any]) -> AsyncIterator[str]:
+    def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': [choice], **more})}\n\n"
+
+    yield event({"role": "assistant", "content": ""}, scmulan={"request": said["request"], "shown": said["shown"]})
+    for part in _sentences(text):
+        yield event({"content": part})
+    yield event({}, "stop", scmulan=said)
+    yield "data: [DONE]\n\n"
+
+
+def _sentences(text: str) -> list[str]:
+    parts = text.split(". ")
+    return [part + ". " for part in parts[:-1]] + parts[-1:]
+
+
+@router.post("/completions", summary="Cells that go on from a c-sentence")
+async def completions(request: Request, asked: CompletionAsked) -> dict[str, Any]:
+    """`prompt` is a c-sentence up to the task that writes a cell, `<organ> blood … <task:generate>`, as text or as ids."""
+    server = request.app.state.server
+    server.models.check(asked.model)
+
+    def work() -> tuple[list[str], int, int]:
+        opened = server.models.use(asked.model)
+        prompt = _prompt(opened, asked.prompt)
+        seed = asked.seed if asked.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+        sampling = Sampling(temperature=asked.temperature, top_p=asked.top_p, seed=seed)
+        written = opened.engine.generate([CellRequest(prompt=prompt, row=row) for row in range(asked.n)], sampling)
+        tokenizer = opened.opened.checkpoint.tokenizer
+        return [" ".join(tokenizer.convert_ids_to_tokens(ids.tolist())) for ids in written], len(prompt), sum(map(len, written))
+
+    texts, n_read, n_written = await server.soon(work)
+    server.metrics.cells.labels("completions").inc(len(texts))
+    choices = [{"index": place, "text": text, "finish_reason": "stop", "logprobs": None} for place, text in enumerate(texts)]
+    usage = {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
+    name = asked.model or server.models.name
+    return {
+        "id": f"cmpl-{uuid.uuid4().hex}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": name,
+        "choices": choices,
+        "usage": usage,
+    }
+
+
+def _prompt(opened: Model, said: str | list[int]) -> Any:
+    """Ids of a prompt that ends where a cell is to be written; PromptError where it does not."""
+    v, tokenizer = opened.vocabulary, opened.opened.checkpoint.tokenizer
+    if isinstance(said, str):
+        ids = np.array(tokenizer(said, add_special_tokens=False)["input_ids"], dtype=np.int64)
+    else:
+        ids = np.array(said, dtype=np.int64)
+        if ids.max() >= v.size:
+            raise PromptError(f"id {ids.max()}: the vocabulary has {v.size:,}")
+    writing = [opened.writer.control_id(f"<task:{name}>") for name in ("generate", "complete") if name in opened.prompts.tasks]
+    if not len(ids) or (int(ids[-1]) not in writing and v.cell not in ids):
+        last = some(tokenizer.convert_ids_to_tokens(ids[-1:].tolist())) if len(ids) else "nothing"
+        raise PromptError(f"the prompt ends with {last}; needed one up to the task that writes a cell, as <task:generate>")
+    return np.concatenate([[v.bos], ids]) if ids[0] != v.bos else ids

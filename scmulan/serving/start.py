@@ -1,0 +1,73 @@
+"""A server brought up: its models on an engine, its routes, and the process of uvicorn that listens."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from scmulan.engines.base import Engine
+from scmulan.engines.transformers import best_dtype
+from scmulan.errors import PromptError
+from scmulan.model import load_checkpoint, model_folder
+from scmulan.serving.app import Server, folder_of, make_app
+from scmulan.serving.logs import log_to_stderr
+from scmulan.serving.metrics import Metrics
+from scmulan.serving.models import Models
+from scmulan.serving.settings import Settings
+
+ENGINES = ("transformers", "vllm")
+RESTARTING = 30
+"""How often a sentence is asked for while vLLM starts again: some minutes."""
+log = logging.getLogger("scmulan.serving")
+
+
+@contextlib.contextmanager
+def serving(
+    model: str, adapters: Mapping[str, str], settings: Settings, *, engine: str = "transformers", device: str = "cpu"
+) -> Iterator[Server]:
+    """A server whose models can answer; what it started is ended after it.
+
+    Parameters
+    ----------
+    engine : ``transformers``, ``vllm``, or the URL of a vLLM server that has the same model
+    """
+    folder, metrics = folder_of(settings.folder), Metrics()
+    name = "demo" if model == "demo" else Path(model).resolve().name
+    with contextlib.ExitStack() as stack:
+        is_ready = lambda: True  # noqa: E731
+        found: Engine | None = None
+        if engine == "vllm":
+            from scmulan.engines.remote import RemoteEngine
+            from scmulan.serving.vllm import VllmProcess
+
+            checkpoint = load_checkpoint(model)
+            kept = VllmProcess(
+                model_folder(model), name, {called: Path(where) for called, where in adapters.items()}, context=checkpoint.context,
+                dtype=str(best_dtype(device)).removeprefix("torch."), log_file=folder / "vllm.log", on_restart=metrics.restarts.inc,
+            )  # fmt: skip
+            stack.callback(kept.close)
+            kept.start()
+            found = RemoteEngine(checkpoint, kept.url, model=name, key=kept.key, device=device, tries=RESTARTING)
+            is_ready = lambda: kept.is_ready  # noqa: E731
+        elif engine.startswith(("http://", "https://")):
+            from scmulan.engines.remote import RemoteEngine
+
+            found = RemoteEngine(load_checkpoint(model), engine, device=device)
+        elif engine not in ENGINES:
+            raise PromptError(f"engine {engine!r}: needed {', '.join(ENGINES)} or the URL of a vLLM server")
+        yield Server(settings, Models(model, name, adapters, found, device), metrics, is_ready=is_ready)
+
+
+def serve(model: str, adapters: Mapping[str, str], settings: Settings, *, engine: str = "transformers", device: str = "cpu") -> None:
+    """Listen until told to end; what is being answered then is answered, and jobs are parked."""
+    import uvicorn
+
+    log_to_stderr()
+    with serving(model, adapters, settings, engine=engine, device=device) as server:
+        log.info("listens", extra={"host": settings.host, "port": settings.port, "models": list(server.models), "engine": engine})
+        uvicorn.run(
+            make_app(server), host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
+            timeout_keep_alive=15, timeout_graceful_shutdown=30, h11_max_incomplete_event_size=64 * 1024, limit_concurrency=512,
+        )  # fmt: skip

@@ -1,0 +1,170 @@
+"""The work of jobs, by the model's own methods: a file in blocks of cells, cells to be written in lots, the rest whole.
+
+A piece is kept as an ``.h5ad`` of what was added to its cells, or of the cells that were written, and the pieces are joined at the end.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from scmulan.serving.uploads import Uploads
+
+from scmulan.cells import AnnData
+from scmulan.cells_writing import write_h5ad
+from scmulan.engines.base import Advance
+from scmulan.errors import ScmulanWarning
+from scmulan.serving.asked import TASKS, Asked, Complete, ExplainShift, Generate, options
+from scmulan.serving.jobs import Job
+from scmulan.serving.models import Models
+
+ADDS = ("annotate", "locate", "describe", "embed", "fate", "edit")
+"""Tasks that add to the cells of a file; the others give cells or a table of their own."""
+TOLD = 12
+"""Lines of a summary."""
+
+
+@contextmanager
+def warned() -> Iterator[list[str]]:
+    """What scmulan warns of meanwhile."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ScmulanWarning)
+        yield said
+    said += list(dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, ScmulanWarning)))
+
+
+class Work:
+    """Carries jobs out with the models of a server, on the files of each job's owner."""
+
+    def __init__(self, models: Models, files: Callable[[str], Uploads]):
+        self.models, self.files = models, files
+
+    def pieces(self, job: Job) -> int:
+        """Into how many pieces a job is cut."""
+        asked = read(job)
+        if asked.IN_PIECES == 0:
+            return 1
+        n = asked.n if isinstance(asked, Generate) else self.files(job.owner).get(job.asked["file_id"]).cells
+        return max(1, -(-n // asked.IN_PIECES))
+
+    def carry(self, job: Job, number: int, folder: Path, tick: Advance) -> list[str]:
+        """Do one piece and keep what comes of it in a folder; warnings."""
+        asked, path = read(job), folder / f"{number:06d}.h5ad"
+        with warned() as said:
+            found = self._whole(asked, job, tick) if asked.IN_PIECES == 0 else self._piece(asked, job, number, tick)
+        if isinstance(found, pd.DataFrame):
+            found.to_csv(path.with_suffix(".csv"))
+        else:
+            write_h5ad(found, path)
+        return said
+
+    def _piece(self, asked: Asked, job: Job, number: int, tick: Advance) -> AnnData:
+        model = self.models.use(asked.model)
+        if isinstance(asked, Generate):
+            how = options(asked)
+            n = min(asked.IN_PIECES, asked.n - number * asked.IN_PIECES)
+            how |= {"n": n, "seed": int(np.random.SeedSequence([asked.seed, number]).generate_state(1)[0])}
+            fields = how.pop("fields")
+            written = model.complete(how.pop("genes"), **how, **fields, on_cell=tick) if isinstance(asked, Complete) else None
+            cells = written if written is not None else model.generate(**how, **fields, on_cell=tick)
+            cells.obs_names = [f"cell_{number * asked.IN_PIECES + place}" for place in range(cells.n_obs)]
+            return cells
+        whole = self.files(job.owner).cells(job.asked["file_id"])
+        cells = whole[number * asked.IN_PIECES : (number + 1) * asked.IN_PIECES].copy()
+        known = set(cells.obs), set(cells.obsm)
+        found = getattr(model, asked.TASK)(cells, **options(asked), on_cell=tick)
+        if asked.TASK not in ADDS:
+            return found
+        added = AnnData(
+            obs=cells.obs[[name for name in cells.obs if name not in known[0] or name.startswith("scmulan_")]],
+            obsm={name: values for name, values in cells.obsm.items() if name not in known[1]},
+            uns={"scmulan": cells.uns["scmulan"]},
+        )
+        if isinstance(found, pd.DataFrame):  # probabilities
+            added.obsm[f"{asked.TASK}_probabilities"] = found.set_axis(cells.obs_names)
+        return added
+
+    def _whole(self, asked: Asked, job: Job, tick: Advance) -> AnnData | pd.DataFrame:
+        model = self.models.use(asked.model)
+        cells = self.files(job.owner).cells(job.asked["file_id"])
+        if isinstance(asked, ExplainShift):
+            return model.explain_shift(cells, self.files(job.owner).cells(asked.perturbed_file_id), **options(asked), on_cell=tick)
+        if asked.TASK == "screen":
+            return model.screen(cells, **options(asked), on_variant=tick)
+        found: AnnData = model.perturb(cells, **options(asked), on_cell=tick)
+        return found
+
+    def finish(self, job: Job, folder: Path) -> dict[str, Any]:
+        """Join the pieces into ``result.h5ad`` and ``result.csv``; a summary."""
+        asked, pieces = read(job), sorted((folder / "pieces").iterdir())
+        if pieces[0].suffix == ".csv":
+            table = pd.read_csv(pieces[0], index_col=0)
+            table.to_csv(folder / "result.csv")
+            return {"rows": len(table), "first": table.head(TOLD).reset_index().to_dict("records")}
+        parts = [anndata.read_h5ad(path) for path in pieces]
+        joined = _joined(parts)
+        if asked.TASK in ADDS:
+            cells = self.files(job.owner).cells(job.asked["file_id"])
+            cells.obs = cells.obs.drop(columns=[name for name in joined.obs if name in cells.obs]).join(joined.obs)
+            for name, values in joined.obsm.items():
+                cells.obsm[name] = values
+            cells.uns["scmulan"] = parts[0].uns["scmulan"]
+            joined = cells
+        write_h5ad(joined, folder / "result.h5ad")
+        told = [joined.obs, *(each.add_prefix("p: ") for each in joined.obsm.values() if isinstance(each, pd.DataFrame))]
+        pd.concat(told, axis=1).to_csv(folder / "result.csv")
+        return summary(asked, joined)
+
+
+def read(job: Job) -> Asked:
+    """What a job was asked, as it was when it was taken."""
+    return TASKS[job.task].model_validate(job.asked)
+
+
+def _joined(parts: Sequence[AnnData]) -> AnnData:
+    """Cells of several pieces; a label that some pieces never had has probability 0 there."""
+    if len(parts) == 1:
+        return parts[0]
+    tables = [name for name in parts[0].obsm if isinstance(parts[0].obsm[name], pd.DataFrame)]
+    whole = {name: pd.concat([part.obsm[name] for part in parts]).fillna(0.0) for name in tables}
+    for part in parts:
+        for name in tables:
+            del part.obsm[name]
+    joined = anndata.concat(parts, merge="first")
+    joined.uns["scmulan"] = parts[0].uns.get("scmulan", {})
+    for name, table in whole.items():
+        joined.obsm[name] = table
+    return joined
+
+
+def summary(asked: Asked, cells: AnnData) -> dict[str, Any]:
+    """What a result holds, in a few lines of plain data."""
+    told: dict[str, Any] = {"cells": cells.n_obs, "genes": cells.n_vars}
+    for name in cells.obs:
+        probability = f"{name}_probability"
+        if name.startswith("scmulan_") and probability in cells.obs:
+            grouped = cells.obs.groupby(cells.obs[name].astype(str), observed=True)[probability].agg(["size", "mean"])
+            most = grouped.sort_values("size", ascending=False).head(TOLD)
+            told[str(name)] = [
+                {"label": str(label), "cells": int(row["size"]), "mean_probability": round(float(row["mean"]), 4)}
+                for label, row in most.iterrows()
+            ]
+    if "counts" in cells.layers:
+        counts = sp.csr_matrix(cells.layers["counts"])
+        told["median_counts"] = float(np.median(np.asarray(counts.sum(1)).ravel()))
+        told["median_genes"] = float(np.median(np.diff(counts.indptr)))
+    if "scmulan_q_value" in cells.var:
+        most = cells.var[cells.var["scmulan_q_value"] < 0.05].sort_values("scmulan_change", key=abs, ascending=False).head(TOLD)
+        told["changed"] = [
+            {"gene": str(gene), "log2_change": round(float(row["scmulan_change"]), 4), "q": float(row["scmulan_q_value"])}
+            for gene, row in most.iterrows()
+        ]
+    return told
