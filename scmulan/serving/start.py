@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import uvicorn
+
 from scmulan.engines.base import Engine
 from scmulan.engines.transformers import best_dtype
 from scmulan.errors import PromptError
@@ -60,14 +62,19 @@ def serving(
         yield Server(settings, Models(model, name, adapters, found, device), metrics, is_ready=is_ready)
 
 
+def listener(server: Server) -> uvicorn.Server:
+    """What listens for a server: careful of slow clients, long headers and names."""
+    settings = server.settings
+    config = uvicorn.Config(
+        make_app(server), host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
+        timeout_keep_alive=15, timeout_graceful_shutdown=30, h11_max_incomplete_event_size=64 * 1024, limit_concurrency=512,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
 def serve(model: str, adapters: Mapping[str, str], settings: Settings, *, engine: str = "transformers", device: str = "cpu") -> None:
     """Listen until told to end; what is being answered then is answered, and jobs are parked."""
-    import uvicorn
-
     log_to_stderr()
     with serving(model, adapters, settings, engine=engine, device=device) as server:
         log.info("listens", extra={"host": settings.host, "port": settings.port, "models": list(server.models), "engine": engine})
-        uvicorn.run(
-            make_app(server), host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
-            timeout_keep_alive=15, timeout_graceful_shutdown=30, h11_max_incomplete_event_size=64 * 1024, limit_concurrency=512,
-        )  # fmt: skip
+        listener(server).run()
