@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata import AnnData
+from anndata import AnnData, concat, read_h5ad
 
 from scmulan.counts import log1p_cp10k
 from scmulan.errors import CellDataError
@@ -95,3 +95,24 @@ def write_h5ad(adata: AnnData, path: str | Path) -> None:
         raise CellDataError(f"{path}: can't be written ({type(error).__name__}: {error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_back(path: Path) -> AnnData:
+    """A file that scmulan wrote itself, as it stands."""
+    return read_h5ad(path)
+
+
+def join_cells(parts: Sequence[AnnData]) -> AnnData:
+    """Cells of several pieces; a label that some pieces never had has probability 0 there."""
+    if len(parts) == 1:
+        return parts[0]
+    tables = [name for name in parts[0].obsm if isinstance(parts[0].obsm[name], pd.DataFrame)]
+    whole = {name: pd.concat([part.obsm[name] for part in parts]).fillna(0.0) for name in tables}
+    for part in parts:
+        for name in tables:
+            del part.obsm[name]
+    joined = concat(parts, merge="first")
+    joined.uns["scmulan"] = parts[0].uns.get("scmulan", {})
+    for name, table in whole.items():
+        joined.obsm[name] = table
+    return joined

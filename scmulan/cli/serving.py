@@ -20,7 +20,7 @@ def serve(
     adapter: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="An adapter and its name; repeatable.")] = None,
     engine: Annotated[str, typer.Option(help="transformers; vllm; or the URL of a vLLM server that has the same model.")] = "transformers",
     host: Annotated[str, typer.Option(help="Where to listen; elsewhere than on loopback only with --key-file.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port there.")] = 8000,
     folder: Annotated[Path, typer.Option(help="For uploads, jobs and results; kept between starts.")] = Path("scmulan-server"),
     key_file: Annotated[Path | None, typer.Option(help="File with the sha256 of an API key a line; `scmulan key` makes one.")] = None,
     hostname: Annotated[list[str] | None, typer.Option(help="A name that clients call the server by; repeatable.")] = None,

@@ -14,7 +14,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from scmulan.serving.uploads import Uploads, UploadTooLarge, UploadUnknown
 from starlette.exceptions import HTTPException
 
 from scmulan import __version__
@@ -27,6 +26,7 @@ from scmulan.serving.line import CHAT, Line
 from scmulan.serving.metrics import Metrics
 from scmulan.serving.models import Models
 from scmulan.serving.settings import Settings
+from scmulan.serving.uploads import Uploads, UploadTooLarge, UploadUnknown
 from scmulan.serving.work import Work
 
 HOUR = 3600.0

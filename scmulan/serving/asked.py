@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
 from scmulan.serving.uploads import FILE_ID
 
 FileId = Annotated[str, Field(pattern=f"^{FILE_ID}$", description="Id of an uploaded file, from POST /v1/files.")]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -158,7 +157,7 @@ def cells_of_genes(model: Model, genes: dict[str, int], fields: dict[str, str]) 
         raise PromptError(f"none of {len(genes):,} genes is known, as {next(iter(genes))!r}; needed symbols or Ensembl ids")
     var = pd.DataFrame(index=pd.Index(list(genes), dtype=object))
     obs = pd.DataFrame({name: [value] for name, value in fields.items()}, index=["cell"])
-    return anndata.AnnData(sp.csr_matrix(np.array([list(genes.values())], dtype=np.float32)), obs=obs, var=var)
+    return AnnData(sp.csr_matrix(np.array([list(genes.values())], dtype=np.float32)), obs=obs, var=var)
 
 
 def cells_of_sentence(model: Model, sentence_text: str) -> AnnData:
@@ -174,7 +173,7 @@ def cells_of_sentence(model: Model, sentence_text: str) -> AnnData:
     except SentenceError as error:
         raise PromptError(f"the c-sentence can't be read: {error}") from None
     var = pd.DataFrame(index=pd.Index(list(v.genes), dtype=object))
-    return anndata.AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=pd.DataFrame(index=["cell"]), var=var)
+    return AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=pd.DataFrame(index=["cell"]), var=var)
 
 
 def refusal(message: str) -> str:

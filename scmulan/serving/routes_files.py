@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Path, Request, UploadFile
+
 from scmulan.serving.uploads import FILE_ID, Upload
 
 router = APIRouter(prefix="/v1/files", tags=["files"])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scmulan.serving.uploads import UploadLimits
-
 from scmulan.errors import ScmulanError
+from scmulan.serving.uploads import UploadLimits
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -6,24 +6,23 @@ A piece is kept as an ``.h5ad`` of what was added to its cells, or of the cells 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from scmulan.serving.uploads import Uploads
 
 from scmulan.cells import AnnData
-from scmulan.cells_writing import write_h5ad
+from scmulan.cells_writing import join_cells, read_back, write_h5ad
 from scmulan.engines.base import Advance
 from scmulan.errors import ScmulanWarning
 from scmulan.serving.asked import TASKS, Asked, Complete, ExplainShift, Generate, options
 from scmulan.serving.jobs import Job
 from scmulan.serving.models import Models
+from scmulan.serving.uploads import Uploads
 
 ADDS = ("annotate", "locate", "describe", "embed", "fate", "edit")
 """Tasks that add to the cells of a file; the others give cells or a table of their own."""
@@ -109,8 +108,8 @@ class Work:
             table = pd.read_csv(pieces[0], index_col=0)
             table.to_csv(folder / "result.csv")
             return {"rows": len(table), "first": table.head(TOLD).reset_index().to_dict("records")}
-        parts = [anndata.read_h5ad(path) for path in pieces]
-        joined = _joined(parts)
+        parts = [read_back(path) for path in pieces]
+        joined = join_cells(parts)
         if asked.TASK in ADDS:
             cells = self.files(job.owner).cells(job.asked["file_id"])
             cells.obs = cells.obs.drop(columns=[name for name in joined.obs if name in cells.obs]).join(joined.obs)
@@ -127,22 +126,6 @@ class Work:
 def read(job: Job) -> Asked:
     """What a job was asked, as it was when it was taken."""
     return TASKS[job.task].model_validate(job.asked)
-
-
-def _joined(parts: Sequence[AnnData]) -> AnnData:
-    """Cells of several pieces; a label that some pieces never had has probability 0 there."""
-    if len(parts) == 1:
-        return parts[0]
-    tables = [name for name in parts[0].obsm if isinstance(parts[0].obsm[name], pd.DataFrame)]
-    whole = {name: pd.concat([part.obsm[name] for part in parts]).fillna(0.0) for name in tables}
-    for part in parts:
-        for name in tables:
-            del part.obsm[name]
-    joined = anndata.concat(parts, merge="first")
-    joined.uns["scmulan"] = parts[0].uns.get("scmulan", {})
-    for name, table in whole.items():
-        joined.obsm[name] = table
-    return joined
 
 
 def summary(asked: Asked, cells: AnnData) -> dict[str, Any]:
