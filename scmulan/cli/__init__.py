@@ -13,7 +13,7 @@ from typing import Annotated, TextIO
 import typer
 
 from scmulan import __version__
-from scmulan.cli import asking, cells, changes, editing, mapping, measuring, serving, starting, training, tuning, writing
+from scmulan.cli import asking, cells, changes, editing, mapping, measuring, serving, serving_mcp, starting, training, tuning, writing
 from scmulan.errors import ScmulanError, ScmulanWarning
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ MAPPING = (mapping.search, mapping.transfer)
 CHANGES = (changes.perturb, changes.explain_shift, changes.next_state, changes.fate, changes.enhance)
 WRITING, MEASURING = (writing.generate, writing.complete, asking.ask), (measuring.evaluate, measuring.demo, measuring.bench)
 TRAINING = (training.pretrain, starting.start, tuning.finetune)
-SERVING = (serving.serve, serving.key)
+SERVING = (serving.serve, serving.key, serving_mcp.mcp)
 
 for command in (*ABOUT_CELLS, *WRITING, *CHANGES, *EDITING, *MAPPING, *TRAINING, *MEASURING, *SERVING):
     app.command()(command)

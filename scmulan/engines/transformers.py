@@ -29,6 +29,7 @@ from scmulan.engines.transformers_words import write_words
 from scmulan.engines.transformers_writing import CellWriter
 from scmulan.errors import EngineError
 from scmulan.model import Checkpoint
+from scmulan.training.hardware import multiplies_bf16
 from scmulan.training.loss import legal_cross_entropy, plan_chunks
 
 GROUPED = "scmulan_grouped"
@@ -45,10 +46,7 @@ WORDS_AFTER = 40
 
 def best_dtype(device: str) -> torch.dtype:
     """bf16 where the hardware multiplies it, else float32."""
-    if device.startswith("cuda"):
-        return torch.bfloat16
-    has = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return torch.bfloat16 if has else torch.float32
+    return torch.bfloat16 if multiplies_bf16(device) else torch.float32
 
 
 def grouped_attention(

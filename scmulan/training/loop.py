@@ -185,6 +185,8 @@ class Run:
         self.parallel.accelerator.init_trackers("tensorboard", config={})
         million_tokens = self.tokens_per_epoch / 1e6
         self.say(f"{n_parameters(self.lm) / 1e6:.1f}M parameters, {million_tokens:.2f}M tokens of cells, {self.recipe.steps:,} steps")
+        if self.recipe.precision == "bf16" and not self.parallel.is_bf16:
+            self.say("in float32, for this hardware multiplies no bfloat16")
         if self.parallel.processes > 1:
             self.say(f"{self.parallel.processes} processes, {self.parallel.strategy}")
         last = min(self.recipe.steps, stop_after or self.recipe.steps)

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.parallel import DistributedDataParallel
 
 from scmulan.errors import CheckpointError, RecipeError, some
+from scmulan.training.hardware import multiplies_bf16
 from scmulan.training.packed import PackedLM
 
 Optimizers = list[torch.optim.Optimizer]
@@ -31,6 +32,7 @@ class Parallel:
 
     Attributes
     ----------
+    is_bf16 : whether products are in bfloat16: where that is wanted, and the hardware multiplies it
     strategy : ``single``, ``ddp`` or ``fsdp2``
     process, processes : this one's number, and how many there are
     """
@@ -39,14 +41,13 @@ class Parallel:
         # by accelerate's default transformers would give all processes but the first zeros for weights, and wait for them to be sent
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         AcceleratorState._reset_state()  # else a second run of a process could have no other precision than the first
-        self.accelerator = Accelerator(
-            mixed_precision=precision, log_with=log_with, project_dir=folder, cpu=not torch.accelerator.is_available()
-        )
+        is_cpu = not torch.accelerator.is_available()
+        self.is_bf16 = precision == "bf16" and multiplies_bf16("cpu" if is_cpu else str(torch.accelerator.current_accelerator()))
+        self.accelerator = Accelerator(mixed_precision="bf16" if self.is_bf16 else "no", log_with=log_with, project_dir=folder, cpu=is_cpu)
         self.process: int = self.accelerator.process_index
         self.processes: int = self.accelerator.num_processes
         self.is_main: bool = self.accelerator.is_main_process
         self.device: torch.device = self.accelerator.device
-        self.is_bf16 = precision == "bf16"
         is_sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
         self.strategy = "single" if self.processes == 1 else "fsdp2" if is_sharded else "ddp"
 

@@ -105,7 +105,7 @@ class Recipe:
     packs_per_step : packs that make one step, over all processes; or
     tokens_per_step : places of ids that make one step, rounded to whole packs
     thin_until : share of the steps after which no cell is thinned for augmentation any more
-    precision : ``bf16`` or ``no``
+    precision : ``bf16`` (float32 where the hardware multiplies no bfloat16) or ``no``
     compile : whether the layers are compiled
     evaluate_every, checkpoint_every : steps; ``keep`` checkpoints stay
     evaluation_cells : held-out cells that each evaluation reads

@@ -1,0 +1,139 @@
+"""vLLM for real, in process and by URL: the same cells and the same log-probabilities as the transformers engine, base and adapter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import NEW, QUICK, kidney
+
+pytest.importorskip("vllm")
+
+from scmulan.csentence import decode_many
+from scmulan.decoding.sampling import Sampling
+from scmulan.engines.base import CellRequest
+from scmulan.engines.remote import RemoteEngine
+from scmulan.engines.transformers import TransformersEngine
+from scmulan.engines.vllm import VllmEngine
+from scmulan.finetune import finetune
+from scmulan.model import load_checkpoint
+from scmulan.serving.vllm import VllmProcess
+from scmulan.tasks import Model
+
+pytestmark = pytest.mark.vllm
+SAMPLINGS = {
+    "greedy": Sampling(temperature=0),
+    "drawn": Sampling(seed=3),
+    "hot": Sampling(seed=4, temperature=1.3, top_p=0.9),
+    "coupled": Sampling(seed=5, coupled=True),
+}
+
+
+@pytest.fixture(scope="module")
+def adapter(trained, tmp_path_factory):
+    """An adapter of the linear layers alone, which vLLM runs beside the base."""
+    settings = {**QUICK, "adapter": {"rank": 8, "targets": ["q_proj", "v_proj", "down_proj"]}}
+    return finetune(kidney(), tmp_path_factory.mktemp("vllm") / "kidney", base=trained.folder, say=lambda _: None, **settings)
+
+
+@pytest.fixture(scope="module")
+def plain(trained, adapter):
+    return opened(trained, adapter, TransformersEngine(load_checkpoint(trained.folder), dtype=torch.float32))
+
+
+@pytest.fixture(scope="module")
+def process(trained, adapter, tmp_path_factory):
+    log = tmp_path_factory.mktemp("log") / "vllm.log"
+    context = load_checkpoint(trained.folder).context
+    kept = VllmProcess(trained.folder, "base", {"kidney": adapter}, context=context, dtype="float32", log_file=log)
+    kept.start()
+    yield kept
+    kept.close()
+
+
+@pytest.fixture(scope="module", params=["in process", "by URL"])
+def served(request, trained, adapter):
+    checkpoint = load_checkpoint(trained.folder)
+    if request.param == "in process":
+        return opened(trained, adapter, VllmEngine(checkpoint, dtype=torch.float32, adapters=2, rank=8))
+    process = request.getfixturevalue("process")
+    return opened(trained, adapter, RemoteEngine(checkpoint, process.url, model="base", key=process.key, dtype=torch.float32))
+
+
+def opened(trained, adapter, engine):
+    model = Model(load_checkpoint(trained.folder), engine)
+    model.add_adapter(adapter, "kidney")
+    model.use(None)
+    return model
+
+
+def requests(model, n=24):
+    """Cells of several kinds: some with a depth, a panel, genes that they hold."""
+    v = model.vocabulary
+    rng = np.random.default_rng(0)
+    prompts = [model.writer.prompt("generate", fields) for fields in ({"organ": "blood"}, {"organ": "blood", "cell_type": "B cell"}, {})]
+    panel = rng.random(v.n_genes) < 0.7
+    return [
+        CellRequest(
+            prompt=prompts[row % 3],
+            row=row,
+            depth=v.first_depth + 20 if row % 4 == 0 else None,
+            panel=panel if row % 5 == 0 else None,
+            forced=((7, int(v.level_id(2))),) if row % 6 == 1 else (),
+        )
+        for row in range(n)
+    ]
+
+
+@pytest.mark.parametrize("name", [None, "kidney"])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_cells_are_the_same_ids(plain, served, sampling, name):
+    wanted, found = (each.use(name).engine.generate(requests(each), SAMPLINGS[sampling]) for each in (plain, served))
+    same = [np.array_equal(one, other) for one, other in zip(wanted, found, strict=True)]
+    assert np.mean(same) > 0.9, same  # a draw at the border of two ids may fall to either side
+    assert sampling != "greedy" or all(same)
+    decode_many(found, plain.vocabulary, np.random.default_rng(0))
+
+
+def test_rates_travel_with_a_request(plain, served):
+    genes = np.zeros(plain.vocabulary.n_genes, np.float32)
+    genes[5] = 12
+    frame = np.zeros((2, plain.vocabulary.end_of_cell + 1 - plain.vocabulary.first_depth), np.float32)
+    from dataclasses import replace
+
+    from scmulan.rates import RatesOfKind
+
+    asked = [replace(each, rates=RatesOfKind(genes, frame), panel=None, forced=()) for each in requests(plain.use(None), 6)]
+    wanted, found = (each.use(None).engine.generate(asked, Sampling(seed=1)) for each in (plain, served))
+    assert sum(plain.vocabulary.first_gene + 5 in cell for cell in found) == 6
+    assert [cell.tolist() for cell in found] == [cell.tolist() for cell in wanted]
+
+
+@pytest.mark.parametrize("name", [None, "kidney"])
+def test_labels_have_the_same_log_probabilities(plain, served, name):
+    cells = kidney(6)
+    tables = [each.use(name).annotate(cells.copy(), labels=[*NEW.values(), "B cell"]) for each in (plain, served)]
+    np.testing.assert_allclose(tables[0].to_numpy(), tables[1].to_numpy(), atol=1e-4)
+
+
+def test_all_that_is_written_is_legal(served):
+    v = served.vocabulary
+    asked = [CellRequest(prompt=served.writer.prompt("generate", {}), row=row) for row in range(300)]
+    cells = served.use(None).engine.generate(asked, Sampling(seed=9))
+    assert sum(map(len, cells)) > 5_000
+    assert decode_many(cells, v, np.random.default_rng(0)).shape == (300, v.n_genes)
+
+
+def test_vllm_is_started_again_when_it_is_killed_and_no_cell_is_lost(trained, adapter, process):
+    model = opened(trained, adapter, RemoteEngine(load_checkpoint(trained.folder), process.url, model="base", key=process.key, tries=40))
+    before = process.restarts
+    os.killpg(process.process.pid, signal.SIGKILL)
+    began = time.monotonic()
+    cells = model.engine.generate(requests(model, 4), Sampling(seed=2))
+    assert len(cells) == 4
+    assert process.restarts == before + 1
+    assert time.monotonic() - began < 280
