@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def listener(server: Server) -> uvicorn.Server:
 def serve(model: str, adapters: Mapping[str, str], settings: Settings, *, engine: str = "transformers", device: str = "cpu") -> None:
     """Listen until told to end; what is being answered then is answered, and jobs are parked."""
     log_to_stderr()
-    with serving(model, adapters, settings, engine=engine, device=device) as server:
+    # uvicorn raises the signal that ended it once more, which would end the process before what it started
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with contextlib.suppress(KeyboardInterrupt), serving(model, adapters, settings, engine=engine, device=device) as server:
         log.info("listens", extra={"host": settings.host, "port": settings.port, "models": list(server.models), "engine": engine})
         listener(server).run()

@@ -91,7 +91,8 @@ class VllmProcess:
         env = {**ENVIRONMENT, **os.environ, "VLLM_API_KEY": self.key}
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(self.log_file.open("ab")) if self.log_file is not None else subprocess.DEVNULL
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, start_new_session=True)
+            leash = [sys.executable, "-m", "scmulan.serving.leash", *self.command]
+            self.process = subprocess.Popen(leash, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env, start_new_session=True)
 
     def _keep(self) -> None:
         """Look at it for ever; start it again, sooner at first, when it is gone or silent."""
