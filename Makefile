@@ -17,6 +17,8 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 VENV_VLLM := $(VENV)-vllm
+# A process a core, a thread each: threads of torch's that share a core starve each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 IS_RECENT := import sys; sys.exit("scmulan needs Python 3.11 or later; this is " + sys.version + "; make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
@@ -30,10 +32,10 @@ demo: $(VENV)/.installed
 	$(BIN)/scmulan demo --output demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm and not browser" $(ARGS)
+	$(PYTEST) -m "not slow and not gpu and not vllm and not browser" $(ARGS)
 
 slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "slow and not gpu and not vllm and not browser" $(ARGS)
+	$(PYTEST) -m "slow and not gpu and not vllm and not browser" $(ARGS)
 
 test-vllm: $(VENV_VLLM)/.installed
 	$(VENV_VLLM)/bin/python -m pytest -m vllm $(ARGS)

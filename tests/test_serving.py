@@ -178,7 +178,7 @@ def test_cells_come_as_genes_with_counts_and_as_a_c_sentence(client):
     assert said["scmulan"]["request"][0]["task"] == "annotate"
 
 
-def test_the_official_client_works(address, file_id):
+def test_the_official_client_works(address, file_id, tmp_path):
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
     assert [model.id for model in client.models.list()] == ["demo"]
     message = [{"type": "text", "text": "Which organ are these cells from?"}, {"type": "file", "file": {"file_id": file_id}}]
@@ -190,6 +190,13 @@ def test_the_official_client_works(address, file_id):
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert client.completions.create(model="demo", prompt="<organ> blood <task:generate>", n=2, seed=4).choices[1].text.endswith("</cell>")
     assert client.files.retrieve(file_id).filename == "blood.h5ad"
+    blood(4).write_h5ad(tmp_path / "few.h5ad")
+    few = client.files.create(file=tmp_path / "few.h5ad", purpose="user_data")
+    asked = [{"role": "user", "content": "What kinds of cells are these?"}]
+    said = client.chat.completions.create(model="demo", messages=asked, extra_body={"scmulan": {"file_id": few.id}})
+    assert said.choices[0].message.content.startswith("Of 4 cells")
+    assert said.scmulan["request"] == [{"task": "annotate"}]
+    assert client.files.delete(few.id).deleted
     with pytest.raises(openai.UnprocessableEntityError, match="nobody"):
         client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "hi"}])
 

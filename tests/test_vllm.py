@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from scmulan.engines.transformers import TransformersEngine
 from scmulan.engines.vllm import VllmEngine
 from scmulan.finetune import finetune
 from scmulan.model import load_checkpoint
+from scmulan.rates import RatesOfKind
 from scmulan.serving.vllm import VllmProcess
 from scmulan.tasks import Model
 
@@ -103,10 +105,6 @@ def test_rates_travel_with_a_request(plain, served):
     genes = np.zeros(plain.vocabulary.n_genes, np.float32)
     genes[5] = 12
     frame = np.zeros((2, plain.vocabulary.end_of_cell + 1 - plain.vocabulary.first_depth), np.float32)
-    from dataclasses import replace
-
-    from scmulan.rates import RatesOfKind
-
     asked = [replace(each, rates=RatesOfKind(genes, frame), panel=None, forced=()) for each in requests(plain.use(None), 6)]
     wanted, found = (each.use(None).engine.generate(asked, Sampling(seed=1)) for each in (plain, served))
     assert sum(plain.vocabulary.first_gene + 5 in cell for cell in found) == 6

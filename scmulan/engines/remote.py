@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -107,8 +108,6 @@ class RemoteEngine(ServedEngine):
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The server's answer, asked for again while it can't be reached."""
-        import time
-
         import httpx
 
         for number in range(self.tries):
