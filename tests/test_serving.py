@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 import threading
 import time
 
@@ -13,10 +14,14 @@ import httpx
 import openai
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from scmulan import assets
+from scmulan.cli import app
+from scmulan.cli.serving import read_keys
+from scmulan.errors import EngineError, PromptError
 from scmulan.serving.app import Server
-from scmulan.serving.guard import hash_of_key
+from scmulan.serving.keys import hash_of_key
 from scmulan.serving.models import Models
 from scmulan.serving.settings import ServingError, Settings
 from scmulan.serving.start import listener
@@ -275,3 +280,21 @@ def test_keys_part_clients_from_each_other(models, tmp_path):
 def test_others_can_t_reach_a_server_without_keys(tmp_path):
     with pytest.raises(ServingError, match="it needs API keys"):
         Settings(folder=tmp_path, host="0.0.0.0")
+
+
+def test_without_its_packages_serve_says_what_to_install(monkeypatch):
+    for name in [each for each in sys.modules if each.startswith("scmulan.serving.start")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert isinstance(found := CliRunner().invoke(app, ["serve"]).exception, EngineError)
+    assert "this needs uvicorn, which is not installed; pip install 'scmulan[serve]'" in str(found)
+
+
+def test_a_key_is_made_with_the_hash_that_a_server_is_given(tmp_path):
+    made = json.loads(CliRunner().invoke(app, ["key", "--json"]).output)
+    path = tmp_path / "keys"
+    path.write_text(f"# of Anna\n{made['sha256']}\n")
+    assert read_keys(path) == (hash_of_key(made["key"]),)
+    path.write_text("secret\n")
+    with pytest.raises(PromptError, match="line 1: no sha256"):
+        read_keys(path)

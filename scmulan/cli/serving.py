@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from scmulan.cli.terminal import AsJson, Device, pairs, show
-from scmulan.errors import PromptError
+from scmulan.errors import EngineError, PromptError
 
 HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -32,8 +32,11 @@ def serve(
     device: Device = "cpu",
 ) -> None:
     """Serve a model: chat, files and jobs by HTTP, OpenAI-compatible."""
+    try:
+        from scmulan.serving.start import serve as listen
+    except ImportError as error:
+        raise EngineError(f"this needs {error.name}, which is not installed; pip install 'scmulan[serve]'") from None
     from scmulan.serving.settings import Settings
-    from scmulan.serving.start import serve as listen
     from scmulan.serving.uploads import UploadLimits
 
     settings = Settings(
@@ -45,7 +48,7 @@ def serve(
 
 def key(as_json: AsJson = False) -> None:
     """Make an API key: give the key to a client, and a line with its sha256 to `scmulan serve --key-file`."""
-    from scmulan.serving.guard import hash_of_key
+    from scmulan.serving.keys import hash_of_key
 
     made = f"scmulan-{secrets.token_urlsafe(32)}"
     show({"key": made, "sha256": hash_of_key(made)}, as_json)

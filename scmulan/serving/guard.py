@@ -6,7 +6,6 @@ Keys are kept as sha256 and compared in constant time. Nothing that a client sen
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import json
 import logging
@@ -16,6 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from scmulan.serving.keys import hash_of_key
 from scmulan.serving.metrics import Metrics
 from scmulan.serving.settings import LOOPBACK, Settings
 
@@ -46,11 +46,6 @@ class Refused(Exception):
     def __init__(self, status: int, message: str, kind: str, retry_after: float | None = None):
         super().__init__(message)
         self.status, self.message, self.kind, self.retry_after = status, message, kind, retry_after
-
-
-def hash_of_key(key: str) -> str:
-    """sha256 of an API key, in hex, as the file of keys has it."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def error_body(message: str, kind: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Logs go to stderr, for stdout belongs to the protocol.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
 import logging
@@ -26,6 +25,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 
 from scmulan.errors import PromptError
+from scmulan.serving.keys import hash_of_key
 from scmulan.serving.mcp import mcp_server
 from scmulan.serving.mcp_files import Folder
 from scmulan.tasks import Model
@@ -103,7 +103,7 @@ class Keys:
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Who has a key; as the SDK asks."""
-        given = hashlib.sha256(token.encode()).hexdigest()
+        given = hash_of_key(token)
         matches = [hmac.compare_digest(given, known) for known in self.hashes]  # all of them, so that time says nothing
         return AccessToken(token=token, client_id=given[:16], scopes=[]) if any(matches) else None
 
