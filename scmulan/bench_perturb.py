@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,18 @@ VALID = 20
 """One training cell in so many tells when to stop."""
 
 
-def perturb(*, model: str, data: Path | None, n: int | None, only: Sequence[str], seed: int, say: Say, **_: Any) -> dict[str, Any]:
+def perturb(
+    *, model: str, data: Path | None, n: int | None, only: Sequence[str], seed: int, say: Say, steps: int | None = None, **_: Any
+) -> dict[str, Any]:
     """Each setting of ``bench change``, or those named, with a model that was trained on it.
 
     Parameters
     ----------
     model : folder of the base that is fine-tuned; or, with one setting named, of a model that was trained on that very split
     n : cells written of each perturbation (400)
+    steps : of fine-tuning (900)
     """
+    recipe = RECIPE | ({"steps": steps} if steps is not None else {})
     wanted = [name for name in SETTINGS if not only or any(name.startswith(each) for each in only)]
     if not wanted:
         raise PromptError(f"--only {only[0]!r}: needed one of {'; '.join(SETTINGS)}{nearest(only[0], list(SETTINGS))}")
@@ -59,7 +63,7 @@ def perturb(*, model: str, data: Path | None, n: int | None, only: Sequence[str]
     for name in wanted:
         screen, held_out = SETTINGS[name]
         task = bench_change.task_of(screen, held_out, data, seed=seed)
-        opened, minutes = tuned(model, task, screen, data=data, seed=seed, say=say)
+        opened, minutes = tuned(model, task, screen, recipe, data=data, seed=seed, say=say)
         asked: dict[str, Any] = {"model": opened, "label_of": functools.partial(label_of, screen), "seed": seed}
         ways = {"scmulan": functools.partial(foretell, **asked, n=n or CELLS)}
         found[name] = bench_change.measure([task], ways) | {"minutes": minutes}
@@ -68,17 +72,19 @@ def perturb(*, model: str, data: Path | None, n: int | None, only: Sequence[str]
             explainer = functools.partial(explain, **asked)
             found[f"{name}: which perturbation"] = bench_change.explain(task, {"scmulan": explainer})
             say(f"{name}: which perturbation: {found[f'{name}: which perturbation']}")
-    return {"recipe": RECIPE, "settings": found}
+    return {"recipe": recipe, "settings": found}
 
 
-def tuned(base: str, task: ChangeTask, screen: str, *, data: Path | None, seed: int, say: Say) -> tuple[Model, float]:
+def tuned(
+    base: str, task: ChangeTask, screen: str, recipe: Mapping[str, Any], *, data: Path | None, seed: int, say: Say
+) -> tuple[Model, float]:
     """A model fine-tuned on the training cells of a task, and the minutes it took; the base itself where it has learnt them already."""
     opened = load(base)
     if set(opened.seen.values("perturbation")) >= {label_of(screen, target) for target in task.split.held}:
         return opened, 0.0
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        settings = {**RECIPE, "held_out": {"column": "split"}}
+        settings = {**recipe, "held_out": {"column": "split"}}
         found = opened.finetune(training_cells(task, screen, data, seed), Path(name, "tuned"), seed=seed, say=say, **settings)
         return found, round((time.perf_counter() - began) / 60, 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import socket
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from scmulan import assets
 from scmulan.cli import app
 from scmulan.cli.serving import read_keys
 from scmulan.errors import EngineError, PromptError
+from scmulan.serving import guard
 from scmulan.serving.app import Server
 from scmulan.serving.keys import hash_of_key
 from scmulan.serving.models import Models
@@ -221,7 +223,15 @@ def test_control_tokens_in_a_question_stay_text(client, file_id):
         ("/v1/cells/annotate", {}, 422, "file_id: Field required"),
         ("/v1/cells/generate", {"n": 20_000}, 422, "at most 10,000 cells"),
         ("/v1/cells/generate", {"fields": {"organ": "blood"}, "unknown": 1}, 422, "unknown: Extra inputs"),
+        ("/v1/cells/generate", {"fields": {"temperature": "hot"}}, 422, "'temperature' is not a field"),
+        ("/v1/cells/generate", {"fields": {"n": "7"}}, 422, "'n' is not a field"),
         ("/v1/cells/nothing", {}, 404, "Not Found"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "x"}], "scmulan": {"request": {"task": "screen"}}},
+            422,
+            "a job",
+        ),
         ("/v1/chat/completions", {"messages": []}, 422, "messages: List should have at least 1"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 3000}]}, 422, "at most 2,000"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "  "}]}, 422, "needed a question"),
@@ -245,6 +255,9 @@ def test_a_job_that_can_t_be_done_says_why(client, file_id):
 def test_a_body_or_a_file_that_is_too_large_is_refused(client, tmp_path):
     answer = client.post("/v1/chat/completions", content=b"x" * (2**20 + 1), headers={"content-type": "application/json"})
     assert answer.status_code == 413
+    parts = client.post("/v1/chat/completions", content=(b"x" * 2**16 for _ in range(20)), headers={"content-type": "application/json"})
+    assert parts.status_code == 413, parts.text
+    assert "a body of more than" in parts.json()["error"]["message"]
     path = tmp_path / "many.h5ad"
     blood(600).write_h5ad(path)
     answer = client.post("/v1/files", files={"file": ("many.h5ad", path.read_bytes())})
@@ -258,6 +271,15 @@ def test_other_names_of_the_server_are_refused_and_headers_are_careful(client):
     assert headers["x-content-type-options"] == "nosniff"
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert "server" not in headers
+
+
+def test_a_body_that_comes_too_slowly_is_refused(address, monkeypatch):
+    monkeypatch.setattr(guard, "SLOWEST", 0.3)
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as line:
+        said = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+        line.sendall(said.encode())
+        assert line.recv(4096).startswith(b"HTTP/1.1 408")
 
 
 def test_keys_part_clients_from_each_other(models, tmp_path):
@@ -298,3 +320,10 @@ def test_a_key_is_made_with_the_hash_that_a_server_is_given(tmp_path):
     path.write_text("secret\n")
     with pytest.raises(PromptError, match="line 1: no sha256"):
         read_keys(path)
+
+
+def test_a_file_of_an_earlier_server_is_removed_when_it_is_old(models, place, file_id):
+    server = Server(Settings(folder=place, kept_hours=0.0), models)
+    assert (place / "files" / "all" / file_id).is_dir()
+    server.tidy()
+    assert not (place / "files" / "all" / file_id).exists()

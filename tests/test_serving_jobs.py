@@ -17,8 +17,8 @@ from scmulan.serving.line import CHAT, JOB, Line
 class Pieces:
     """Work that writes a number a piece, and can be held."""
 
-    def __init__(self, *, fails_at: int | None = None):
-        self.may_go, self.carried, self.fails_at = threading.Event(), [], fails_at
+    def __init__(self, *, fails_at: int | None = None, waits_at: int | None = None):
+        self.may_go, self.carried, self.fails_at, self.waits_at = threading.Event(), [], fails_at, waits_at
         self.may_go.set()
 
     def pieces(self, job):
@@ -27,6 +27,8 @@ class Pieces:
     def carry(self, job, number, folder, tick):
         if number == self.fails_at:
             raise CellDataError("cells.h5ad: no counts in it")
+        if number == self.waits_at:
+            self.may_go.clear()
         for _ in range(5):
             assert self.may_go.wait(10)
             tick(1)
@@ -79,12 +81,13 @@ def test_two_jobs_take_turns_and_a_chat_goes_before_both(tmp_path, line):
 
 
 def test_what_a_server_left_is_gone_on_with_by_the_next(tmp_path):
-    work, line = Pieces(), Line()
+    work, line = Pieces(waits_at=2), Line()
     jobs = Jobs(tmp_path, work, line)
     job = jobs.add("annotate", {"pieces": 4})
     while jobs.get(job.id).done < 2:
         time.sleep(0.005)
     jobs.park()
+    work.may_go.set()
     line.close()
     parked = json.loads((tmp_path / job.id / "job.json").read_text())
     assert parked["state"] == RUNNING

@@ -49,6 +49,7 @@ class CellRows:
         self._uniform = torch.zeros(n_slots, context + 1, device=device)
         self._rates = RowRates(vocabulary, n_slots, self.device)
         self._coupled: CoupledDraws | None = None
+        self._held: list[Sampling | None] = [None] * n_slots
         self._samplings: list[Sampling] = []
         self._sampling = torch.zeros(n_slots, dtype=torch.long, device=device)
         firsts = sorted({int(cut * vocabulary.n_genes) for cut in COLUMN_CUTS})
@@ -71,15 +72,18 @@ class CellRows:
         self._depth[places] = torch.tensor([-1 if request.depth is None else request.depth for request in requests], device=device)
         self._uniform[places, : max(room) + 1] = uniform_draws(sampling.seed, rows, max(room) + 1).to(device)
         self._rates.put(slots, [request.rates for request in requests])
-        self._sampling[places] = self._number_of(replace(sampling, seed=0))
+        self._hold(slots, replace(sampling, seed=0))
         if sampling.coupled:
             self._coupled = self._coupled or CoupledDraws(len(self.step), v, device)
             self._coupled.put(slots, sampling.seed, rows)
 
-    def _number_of(self, sampling: Sampling) -> int:
-        if sampling not in self._samplings:
-            self._samplings.append(sampling)
-        return self._samplings.index(sampling)
+    def _hold(self, slots: Sequence[int], sampling: Sampling) -> None:
+        """How the cells in some slots are drawn; ways that no slot has any more are let go."""
+        for slot in slots:
+            self._held[slot] = sampling
+        self._samplings = list(dict.fromkeys(each for each in self._held if each is not None))
+        number = {each: place for place, each in enumerate(self._samplings)}
+        self._sampling = torch.tensor([-1 if each is None else number[each] for each in self._held], device=self.device)
 
     def choose(self, slots_B: torch.Tensor, logits_of: LogitsOf) -> torch.Tensor:
         """The next id of each cell in some slots, ``pad`` where it is done; (B,). Asked again at the same step it is the same."""

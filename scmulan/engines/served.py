@@ -6,6 +6,7 @@ vLLM gives hidden states only to a second engine of its own (pooling), no likeli
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,14 @@ from scmulan.errors import EngineError
 
 MOST_WEIGHED = 128
 """Ids that vLLM tells log-probabilities of at one place."""
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+"""Set for vLLM where the user has not: GiB for keys and values on a CPU (it would take half of the memory), and silence."""
+
+
+def logits_class() -> str:
+    """scmulan's logits processor for the model runner that vLLM will use, as vLLM takes it."""
+    is_v2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0") == "1"
+    return "scmulan.engines.vllm_logits:CellLogits" + ("V2" if is_v2 else "")
 
 
 @dataclass(frozen=True, kw_only=True)

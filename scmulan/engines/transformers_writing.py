@@ -28,7 +28,7 @@ class CellWriter:
     """Writes one batch of cells, their depths given, to their ends."""
 
     def __init__(self, engine: TransformersEngine, requests: Sequence[CellRequest], sampling: Sampling):
-        self.engine, self.requests, self.sampling = engine, requests, sampling
+        self.engine, self.requests = engine, requests
         v, device = engine.vocabulary, engine.device
         longest = max(len(request.prompt) for request in requests) + 1
         self.room = max(engine.context - len(request.prompt) - 1 for request in requests)

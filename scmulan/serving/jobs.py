@@ -26,6 +26,8 @@ from scmulan.serving.line import JOB, Line
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 ENDED = (DONE, FAILED, CANCELLED)
 ID = re.compile(r"job-[0-9a-f]{24}")
+MOST_KEPT = 1000
+"""Results of short work that are kept of each owner."""
 log = logging.getLogger("scmulan.serving")
 
 
@@ -141,9 +143,14 @@ class Jobs:
             raise JobError("no job of this id; GET /v1/jobs lists those there are")
         return job
 
-    def of(self, owner: str = "") -> list[Job]:
-        """All jobs of an owner, newest first."""
-        return sorted((job for job in self._jobs.values() if job.owner == owner), key=lambda job: -job.created)
+    def of(self, owner: str = "", most: int | None = None) -> list[Job]:
+        """Jobs of an owner, newest first."""
+        return sorted((job for job in self._all() if job.owner == owner), key=lambda job: -job.created)[:most]
+
+    def _all(self) -> list[Job]:
+        """All jobs, as they stand now; others come meanwhile from other threads."""
+        with self._lock:
+            return list(self._jobs.values())
 
     def path(self, job: Job, name: str) -> Path:
         """A file of a job."""
@@ -152,14 +159,17 @@ class Jobs:
     @property
     def n_open(self) -> int:
         """Jobs that have not ended."""
-        return sum(not job.has_ended for job in self._jobs.values())
+        return sum(not job.has_ended for job in self._all())
 
     def files_in_use(self) -> set[str]:
         """Files that jobs which have not ended are to read."""
-        return {str(job.asked.get(name)) for job in self._jobs.values() if not job.has_ended for name in ("file_id", "perturbed_file_id")}
+        return {str(job.asked.get(name)) for job in self._all() if not job.has_ended for name in ("file_id", "perturbed_file_id")}
 
     def keep(self, task: str, asked: dict[str, Any], owner: str, write: Callable[[Path], None]) -> Job:
-        """Keep what came of short work as a job that is done."""
+        """Keep what came of short work as a job that is done; of the owner's of that task the oldest goes when they are too many."""
+        alike = [job for job in self.of(owner) if job.task == task]
+        for job in alike[MOST_KEPT - 1 :]:
+            self.remove(job.id, owner)
         now = time.time()
         job = Job(id=f"job-{secrets.token_hex(12)}", task=task, owner=owner, asked=asked, state=DONE, created=now, ended=now)
         (self.folder / job.id).mkdir()
@@ -181,7 +191,7 @@ class Jobs:
 
     def remove_older(self, than: float) -> int:
         """Remove jobs that ended before a time; how many those were."""
-        old = [job for job in self._jobs.values() if job.has_ended and job.ended < than]
+        old = [job for job in self._all() if job.has_ended and job.ended < than]
         for job in old:
             self.remove(job.id, job.owner)
         return len(old)
@@ -205,6 +215,8 @@ class Jobs:
         finally:
             with self._lock:
                 self._watchers[job_id].remove(watcher)
+                if not self._watchers[job_id]:
+                    del self._watchers[job_id]
 
     def _put(self, job: Job) -> Job:
         """Keep a job as it stands now, and tell those who watch."""
@@ -222,8 +234,8 @@ class Jobs:
     def _tick(self, job_id: str, n: int) -> None:
         """Cells that were done, told to those who watch; ends the piece of a job that is to go no further."""
         with self._lock:
-            job = self._jobs[job_id]
-            if job.has_ended or self._is_closing:
+            job = self._jobs.get(job_id)
+            if job is None or job.has_ended or self._is_closing:
                 raise _Cancelled
             self._jobs[job_id] = job = replace(job, cells=job.cells + n)
             for loop, line in self._watchers.get(job_id, []):
@@ -244,14 +256,13 @@ class Jobs:
         (folder / "pieces").mkdir(exist_ok=True)
         try:
             if job.done < job.total:
-                before = job.cells
                 warned = self.carrier.carry(job, job.done, folder / "pieces", lambda n: self._tick(job_id, n))
                 said = tuple(dict.fromkeys([*job.warnings, *warned]))
-                changed: dict[str, Any] = {"done": job.done + 1, "cells": max(self._jobs[job_id].cells, before), "warnings": said}
+                changed: dict[str, Any] = {"done": job.done + 1, "warnings": said}
             else:
                 summary = self.carrier.finish(job, folder)
                 changed = {"state": DONE, "summary": summary, "ended": time.time()}
-        except (_Cancelled, KeyError):
+        except _Cancelled:
             return
         except ScmulanError as error:
             changed = {"state": FAILED, "message": str(error), "ended": time.time()}

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, StreamingResponse
 
 from scmulan.errors import PromptError
@@ -34,6 +34,8 @@ def _route(model: type[Asked]) -> Callable[..., Any]:
         server.models.check(asked.model)
         if isinstance(asked, Generate) and asked.n > server.settings.most_written:
             raise PromptError(f"n is {asked.n:,}: this server writes at most {server.settings.most_written:,} cells a job; ask for several")
+        if isinstance(asked, Generate):
+            server.models.check_fields(asked.fields)
         said = asked.model_dump()
         for name in ("file_id", "perturbed_file_id"):
             if name in said:
@@ -50,8 +52,8 @@ for _model in TASKS.values():
 
 
 @router.get("/v1/jobs", tags=["jobs"], summary="Jobs of yours, newest first")
-async def jobs(request: Request) -> dict[str, Any]:
-    return {"object": "list", "data": [told(job) for job in request.app.state.server.jobs.of(request.scope["owner"])]}
+async def jobs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
+    return {"object": "list", "data": [told(job) for job in request.app.state.server.jobs.of(request.scope["owner"], limit)]}
 
 
 @router.get("/v1/jobs/{job_id}", tags=["jobs"], summary="One job")

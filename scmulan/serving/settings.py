@@ -1,4 +1,4 @@
-"""What a server allows, in one place; ``docs/serving.md`` gives the reason of each figure."""
+"""What a server allows, in one place."""
 
 from __future__ import annotations
 

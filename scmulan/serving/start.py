@@ -14,7 +14,7 @@ from scmulan.engines.base import Engine
 from scmulan.engines.transformers import best_dtype
 from scmulan.errors import PromptError
 from scmulan.model import load_checkpoint, model_folder
-from scmulan.serving.app import Server, folder_of, make_app
+from scmulan.serving.app import Server, make_app
 from scmulan.serving.logs import log_to_stderr
 from scmulan.serving.metrics import Metrics
 from scmulan.serving.models import Models
@@ -36,7 +36,8 @@ def serving(
     ----------
     engine : ``transformers``, ``vllm``, or the URL of a vLLM server that has the same model
     """
-    folder, metrics = folder_of(settings.folder), Metrics()
+    folder, metrics = settings.folder, Metrics()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     name = "demo" if model == "demo" else Path(model).resolve().name
     with contextlib.ExitStack() as stack:
         is_ready = lambda: True  # noqa: E731

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -17,16 +18,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scmulan.adapters_folder import CONFIG
+from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, logits_class
 from scmulan.errors import EngineError
 
-LOGITS = "scmulan.engines.vllm_logits:CellLogits"
 PATIENCE = 300.0
 """Seconds in which it must have started."""
 SILENCE = 30.0
 """Seconds without an answer to a question after its health, after which it is killed."""
 LOOK = 1.0
 MOST_WAIT = 60.0
-ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 log = logging.getLogger("scmulan.serving")
 
 
@@ -54,12 +54,11 @@ class VllmProcess:
         on_restart: Callable[[], None] = lambda: None,
     ):
         self.port, self.key, self.log_file, self.on_restart = _free_port(), secrets.token_urlsafe(32), log_file, on_restart
-        is_v2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0") == "1"
         self.command = [
             *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", str(model), "--served-model-name", name, "--host", "127.0.0.1", "--port", str(self.port)),
             *("--dtype", dtype, "--max-model-len", str(context), "--max-num-seqs", str(rows)),
-            *("--logits-processors", LOGITS + ("V2" if is_v2 else ""), "--logprobs-mode", "processed_logprobs", "--max-logprobs", "128"),
+            *("--logits-processors", logits_class(), "--logprobs-mode", "processed_logprobs", "--max-logprobs", str(MOST_WEIGHED)),
             *("--no-async-scheduling", "--enable-prefix-caching", "--no-enable-log-requests"),
             *_lora(adapters),
             *settings,
@@ -88,7 +87,7 @@ class VllmProcess:
             _end(self.process)
 
     def _begin(self) -> None:
-        env = {**ENVIRONMENT, **os.environ, "VLLM_API_KEY": self.key}
+        env = {**ENVIRONMENT, "HF_HUB_OFFLINE": "1", **os.environ, "VLLM_API_KEY": self.key}
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(self.log_file.open("ab")) if self.log_file is not None else subprocess.DEVNULL
             leash = [sys.executable, "-m", "scmulan.serving.leash", *self.command]
@@ -136,8 +135,6 @@ def _lora(adapters: Mapping[str, Path]) -> list[str]:
     """Arguments for adapters that answer in one batch."""
     if not adapters:
         return []
-    import json
-
     ranks = [int(json.loads((folder / CONFIG).read_text())["r"]) for folder in adapters.values()]
     rank = next(one for one in (8, 16, 32, 64, 128, 256, 320, 512) if one >= max(ranks))
     modules = [f"{name}={folder.resolve()}" for name, folder in adapters.items()]

@@ -5,6 +5,7 @@ A piece is kept as an ``.h5ad`` of what was added to its cells, or of the cells 
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,15 @@ class Work:
 
     def __init__(self, models: Models, files: Callable[[str], Uploads]):
         self.models, self.files = models, files
+        self._last: tuple[str, AnnData] | None = None
+
+    def cells(self, job: Job) -> AnnData:
+        """The cells of a job's file; those of the last file are kept, for its pieces come one after another."""
+        file_id = str(job.asked["file_id"])
+        upload = self.files(job.owner).get(file_id)
+        if self._last is None or self._last[0] != upload.id:
+            self._last = (upload.id, self.files(job.owner).cells(file_id))
+        return self._last[1]
 
     def pieces(self, job: Job) -> int:
         """Into how many pieces a job is cut."""
@@ -76,8 +86,7 @@ class Work:
             cells = written if written is not None else model.generate(**how, **fields, on_cell=tick)
             cells.obs_names = [f"cell_{number * asked.IN_PIECES + place}" for place in range(cells.n_obs)]
             return cells
-        whole = self.files(job.owner).cells(job.asked["file_id"])
-        cells = whole[number * asked.IN_PIECES : (number + 1) * asked.IN_PIECES].copy()
+        cells = self.cells(job)[number * asked.IN_PIECES : (number + 1) * asked.IN_PIECES].copy()
         known = set(cells.obs), set(cells.obsm)
         found = getattr(model, asked.TASK)(cells, **options(asked), on_cell=tick)
         if asked.TASK not in ADDS:
@@ -93,7 +102,7 @@ class Work:
 
     def _whole(self, asked: Asked, job: Job, tick: Advance) -> AnnData | pd.DataFrame:
         model = self.models.use(asked.model)
-        cells = self.files(job.owner).cells(job.asked["file_id"])
+        cells = self.cells(job).copy()
         if isinstance(asked, ExplainShift):
             return model.explain_shift(cells, self.files(job.owner).cells(asked.perturbed_file_id), **options(asked), on_cell=tick)
         if asked.TASK == "screen":
@@ -107,11 +116,11 @@ class Work:
         if pieces[0].suffix == ".csv":
             table = pd.read_csv(pieces[0], index_col=0)
             table.to_csv(folder / "result.csv")
-            return {"rows": len(table), "first": table.head(TOLD).reset_index().to_dict("records")}
+            return {"rows": len(table), "first": json.loads(table.head(TOLD).reset_index().to_json(orient="records"))}
         parts = [read_back(path) for path in pieces]
         joined = join_cells(parts)
         if asked.TASK in ADDS:
-            cells = self.files(job.owner).cells(job.asked["file_id"])
+            cells, self._last = self.cells(job), None
             cells.obs = cells.obs.drop(columns=[name for name in joined.obs if name in cells.obs]).join(joined.obs)
             for name, values in joined.obsm.items():
                 cells.obsm[name] = values
