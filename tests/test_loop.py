@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from itertools import pairwise
@@ -20,7 +21,7 @@ from scmulan.training import loop
 from scmulan.training.checkpoints import STATE
 from scmulan.training.curve import curve_lines
 from scmulan.training.loop import pretrain
-from scmulan.training.optimizers import learning_rate_share, make_optimizers
+from scmulan.training.optimizers import MuonFloat32, learning_rate_share, make_optimizers
 from scmulan.training.packed import PackedLM
 from scmulan.training.recipe import Recipe, fill
 from scmulan.training.seen import seen_labels
@@ -257,6 +258,24 @@ def test_every_parameter_has_one_optimizer(language, matrix_lr):
     owned = [id(parameter) for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
     assert len(optimizers) == (1 if matrix_lr == 0 else 2)
+
+
+@pytest.mark.parametrize("shape", [(24, 64), (64, 24), (32, 32)])
+def test_muon_in_float32_takes_torchs_steps_and_goes_on_from_its_state(shape):
+    settings = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    gradients = torch.randn(6, *shape, generator=torch.Generator().manual_seed(1))
+    pairs = [(torch.nn.Parameter(start.clone()), kind) for kind in (torch.optim.Muon, MuonFloat32)]
+    (theirs, muon), (ours, in_float32) = [(parameter, kind([parameter], **settings)) for parameter, kind in pairs]
+    for number, gradient in enumerate(gradients):
+        if number == 3:
+            in_float32.load_state_dict(copy.deepcopy(muon.state_dict()))
+        for parameter, optimizer in ((theirs, muon), (ours, in_float32)):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    moved = (theirs - start).norm()
+    assert moved > 0.1
+    assert (ours - theirs).norm() < 0.02 * moved  # bfloat16 rounds to 1 part in 256
 
 
 def test_a_run_goes_on_from_a_model(tmp_path, trained):
