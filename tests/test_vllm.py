@@ -101,6 +101,21 @@ def test_cells_are_the_same_ids(plain, served, sampling, name):
     decode_many(found, plain.vocabulary, np.random.default_rng(0))
 
 
+def test_base_and_adapter_write_in_one_batch_what_each_writes_alone(served):
+    asked = [CellRequest(prompt=served.writer.prompt("generate", {"organ": "blood"}), row=row) for row in range(12)]
+    drawn = Sampling(seed=6)
+    alone = {name: served.use(name).engine.generate(asked, drawn) for name in (None, "kidney")}
+    engine = served.use(None).engine
+    names = [None, "kidney"] * 6
+    mixed = [
+        np.concatenate([[served.vocabulary.cell], each.ids])
+        for each in engine.run([engine.sentence(request, drawn, name) for request, name in zip(asked, names, strict=True)])
+    ]
+    same = [np.array_equal(cell, alone[name][row]) for row, (cell, name) in enumerate(zip(mixed, names, strict=True))]
+    assert sum(same) >= 11, same
+    assert any(not np.array_equal(*both) for both in zip(alone[None], alone["kidney"], strict=True))
+
+
 def test_rates_travel_with_a_request(plain, served):
     genes = np.zeros(plain.vocabulary.n_genes, np.float32)
     genes[5] = 12

@@ -88,7 +88,7 @@ class RemoteEngine(ServedEngine):
 
     def _continue(self, model: str, sentence: Sentence) -> Continued:
         body: dict[str, Any] = {
-            "model": model,
+            "model": sentence.adapter or model,
             "prompt": sentence.ids.tolist(),
             "max_tokens": sentence.most,
             "temperature": 0.0,

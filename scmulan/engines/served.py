@@ -25,13 +25,18 @@ from scmulan.errors import EngineError
 
 MOST_WEIGHED = 128
 """Ids that vLLM tells log-probabilities of at one place."""
-ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
-"""Set for vLLM where the user has not: GiB for keys and values on a CPU (it would take half of the memory), and silence."""
+RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
+ENVIRONMENT = {RUNNER: "0", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+"""Set for vLLM where the user has not: its model runner V1, GiB for keys and values on a CPU (it would take half of the memory), silence.
+On a GPU vLLM itself would choose its runner V2 and refuse a processor for V1."""
+
+SPARE_ADAPTERS = 1
+"""Slots for adapters that stay empty: on a CPU vLLM 0.32 adds the last slot to what the base writes beside an adapter (its PR 48421)."""
 
 
 def logits_class() -> str:
     """scmulan's logits processor for the model runner that vLLM will use, as vLLM takes it."""
-    is_v2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0") == "1"
+    is_v2 = os.environ.get(RUNNER, ENVIRONMENT[RUNNER]) == "1"
     return "scmulan.engines.vllm_logits:CellLogits" + ("V2" if is_v2 else "")
 
 
@@ -46,6 +51,7 @@ class Sentence:
     most : how many ids may be added
     stop : the id that ends it
     weighed : ids whose log-probability is wanted at the next place
+    adapter : the one that goes on with it, whatever the others beside it have; the one in use where not given
     """
 
     ids: Ids
@@ -53,6 +59,7 @@ class Sentence:
     most: int
     stop: int | None = None
     weighed: Sequence[int] = ()
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,19 +78,17 @@ class ServedEngine(TransformersEngine):
         """Each sentence's continuation, in their order."""
         ...
 
+    def sentence(self, request: CellRequest, sampling: Sampling, adapter: str | None = None) -> Sentence:
+        """A cell to be written, as a sentence to go on with."""
+        v = self.vocabulary
+        self.fits(len(request.prompt) + 9, "a prompt")
+        asked, most = write_cell(request, sampling, v.n_genes), self.context - len(request.prompt) - 1
+        return Sentence(ids=np.append(request.prompt, v.cell), asked=asked, most=most, stop=v.end_of_cell, adapter=adapter)
+
     def generate(self, requests: Sequence[CellRequest], sampling: Sampling, *, on_cell: Advance | None = None) -> list[Ids]:
         """One cell a request, from ``<cell>`` to ``</cell>``, as the transformers engine draws it, but for the rounding of logits."""
         v = self.vocabulary
-        self.fits(max((len(request.prompt) for request in requests), default=0) + 9, "a prompt")
-        sentences = [
-            Sentence(
-                ids=np.append(request.prompt, v.cell),
-                asked=write_cell(request, sampling, v.n_genes),
-                most=self.context - len(request.prompt) - 1,
-                stop=v.end_of_cell,
-            )
-            for request in requests
-        ]
+        sentences = [self.sentence(request, sampling) for request in requests]
         found = [np.concatenate([[v.cell], each.ids]) for each in self.run(sentences, on_cell)]
         open_ended = sum(int(cell[-1] != v.end_of_cell) for cell in found)
         if open_ended:

