@@ -24,6 +24,8 @@
     perturb     the same with a model fine-tuned on the training cells beside them (twenty minutes and more a setting)
     change-types the answer to interferon of a type of cell whose answer was never seen: other types', and a linear rule
     enhance     thinned cells brought back to depth: neighbours, posteriors and, where they are installed and named, MAGIC and scVI
+    serving     ids per second of the engines, of scmulan's processor and of adapters in vLLM, which has to be installed
+    load        a server under many clients for minutes, its vLLM and itself killed: times to answer, errors, memory
     next-state  later states and fates of barcoded clones foretold: neighbours, transport, regression, clones held out
     fuzz-reader files broken at random: each must be read or refused with one kind of error
 
@@ -108,6 +110,8 @@ def run(
         "change-types": bench_change_types.change_types,
         "enhance": bench_enhance.enhance,
         "next-state": bench_next_state.next_state,
+        "serving": serving,
+        "load": load_bench,
         "training": training,
         "parts": parts,
         "losses": losses,
@@ -139,6 +143,20 @@ def integration(**options: Any) -> dict[str, Any]:
     from scmulan.bench_integration import integration_bench
 
     return integration_bench(**options)
+
+
+def serving(**options: Any) -> dict[str, Any]:
+    """See `scmulan.bench_serving`."""
+    from scmulan.bench_serving import serving
+
+    return serving(**options)
+
+
+def load_bench(**options: Any) -> dict[str, Any]:
+    """See `scmulan.bench_load`."""
+    from scmulan.bench_load import load
+
+    return load(**options)
 
 
 def search(*, model: str, n: int | None, seed: int, say: Say, **_: Any) -> dict[str, Any]:

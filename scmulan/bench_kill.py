@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from scmulan import assets
 from scmulan.errors import EngineError, PromptError, nearest

@@ -93,7 +93,8 @@ def bench(
         typer.Argument(
             metavar="WHAT",
             help="speed, roundtrip, sampling, invariance, sentence, training, parts, losses, packing, optimizers, organs, readout, corpus, "
-            "ask, kill, screen, regulators, check, fuzz-reader, change, perturb, change-types, enhance, next-state, integration or search.",
+            "ask, kill, screen, regulators, check, fuzz-reader, change, perturb, change-types, enhance, next-state, integration, search, "
+            "serving or load.",
         ),
     ],
     model: ModelName = "demo",
@@ -105,8 +106,8 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="sentence, training, parts, optimizers, organs, readout, change, enhance, next-state, integration: what to run, by name; "
-            "all, or the usual, when not given; kill: single, ddp or fsdp2. Repeatable."
+            help="sentence, training, parts, optimizers, organs, readout, change, enhance, next-state, integration, serving: what to run, "
+            "by name; all, or the usual, when not given; kill: single, ddp or fsdp2; load: the engine. Repeatable."
         ),
     ] = None,
     presets: Annotated[str, typer.Option(help="training, parts, losses: sizes of model, as demo,100m.")] = "demo",

@@ -75,10 +75,7 @@ class Prompting:
 
 QUESTIONS = (
     Question(key="progenitors", title="CD34+ progenitors of blood", genes=("GATA1", "SPI1"), fields=PROGENITOR, is_type_open=False),
-    Question(key="blood", title="any cell of blood", genes=("GATA1", "SPI1"), fields=PROGENITOR, is_type_open=True),
-    Question(
-        key="marrow", title="any cell of mouse bone marrow", genes=("GATA1", "SPI1"), fields={"organ": "bone marrow"}, is_type_open=True
-    ),
+    Question(key="marrow", title="any cell of mouse bone marrow", genes=("GATA1", "SPI1"), fields=MARROW, is_type_open=True),
 )
 
 

@@ -47,9 +47,9 @@ class Sizes:
     most_held_out : held-out cells to use of each data set, all when None; ``most_held_out_long`` of one with long cells
     """
 
-    per_type: int = 3
+    per_type: int = 2
     per_type_long: int = 1
-    described: int = 40
+    described: int = 30
     per_count: int = 3
     per_count_open: int = 4
     perturbed: int = 120
@@ -61,10 +61,10 @@ class Sizes:
     enhance_draws: int = 2
     screened: int = 6
     indexed: int = 400
-    mapped: int = 150
+    mapped: int = 100
     asked: int = 24
     taught: int = 20_000
-    most_held_out: int | None = 500
+    most_held_out: int | None = 250
     most_held_out_long: int | None = 15
 
 

@@ -74,7 +74,9 @@ class VllmEngine(ServedEngine):
     def add_adapter(self, name: str, adapter: Adapter) -> None:
         """Load an adapter under a name, beside those there are, and use it; EngineError where there is no room for it."""
         if name not in self._numbers and len(self._numbers) >= self._most_adapters:
-            raise EngineError(f"adapter {name!r}: vLLM was opened for {self._most_adapters}; open it with adapters={len(self._numbers) + 1}")
+            raise EngineError(
+                f"adapter {name!r}: vLLM was opened for {self._most_adapters}; open it with adapters={len(self._numbers) + 1}"
+            )
         super().add_adapter(name, adapter)
         self._numbers[name] = (len(self._numbers) + 1, str(adapter.folder))
         self._used = name
