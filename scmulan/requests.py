@@ -23,6 +23,7 @@ from scmulan.requests_numbers import number_of
 
 TASK, ASKED, ACTION, COUNT, FIELDS = "task", "asked", "action", "count", "fields"
 NUMBERS = (COUNT, "number")
+MOST_COUNTS = 1_000_000
 MANY = (ASKED, "among", GENES)
 """Arguments that may stand several times in a request."""
 Piece = tuple[str, str]
@@ -174,7 +175,7 @@ class Request:
         PromptError
             When a task, key or action is unknown; names the nearest.
         """
-        task = grammar.task(str(given.get(TASK)))
+        task = grammar.task(_text(TASK, given.get(TASK)))
         values: dict[str, Any] = {FIELDS: {}}
         allowed = [name for name in grammar.order if grammar.allows(task, name)]
         for name, value in given.items():
@@ -184,13 +185,13 @@ class Request:
                 takes = f"it takes {', '.join(allowed)}" if allowed else "it takes nothing"
                 raise PromptError(f"request for {task}: {name!r} can't be given to it{nearest(name, allowed)}; {takes}")
             if name in grammar.fields:
-                values[FIELDS][name] = str(value)
+                values[FIELDS][name] = _text(name, value)
             elif name == GENES:
                 values[GENES] = _genes(value, grammar)
             elif name in NUMBERS:
                 values[name] = _whole(task, name, value)
             else:
-                values[name] = tuple(map(str, [value] if isinstance(value, str) else value)) if name in MANY else str(value)
+                values[name] = _texts(name, value) if name in MANY else _text(name, value)
         return cls(task=task, **values)
 
     def __str__(self) -> str:
@@ -204,8 +205,22 @@ def _spelled(value: Any) -> str:
     return ",".join(map(repr, value)) if isinstance(value, list) else repr(value)
 
 
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise PromptError(f"request: {name} is a {type(value).__name__}; needed a text")
+    return str(value)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, str | list | tuple):
+        raise PromptError(f"request: {name} is a {type(value).__name__}; needed a text or a list of texts")
+    return tuple(_text(name, one) for one in ([value] if isinstance(value, str) else value))
+
+
 def _whole(task: str, name: str, value: Any) -> int:
-    found = number_of(str(value))
+    found = value if isinstance(value, int) else number_of(_text(name, value))
+    if found is not None and found < 0:
+        raise PromptError(f"request for {task}: {name} is {found:,}; needed a number of 1 or more")
     if found is None:
         raise PromptError(f"request for {task}: {name} is {value!r}; needed a whole number")
     return found
@@ -213,10 +228,12 @@ def _whole(task: str, name: str, value: Any) -> int:
 
 def _genes(value: Any, grammar: RequestGrammar) -> tuple[GeneAsked, ...]:
     """Genes from a list of names, or a mapping of names to counts, actions or nothing."""
-    pairs = value.items() if isinstance(value, Mapping) else [(name, None) for name in ([value] if isinstance(value, str) else value)]
+    pairs = value.items() if isinstance(value, Mapping) else [(name, None) for name in _texts(GENES, value)]
     found = []
     for name, said in pairs:
-        if said is not None and not isinstance(said, int) and said not in grammar.actions:
+        if isinstance(said, int) and not 0 <= said <= MOST_COUNTS:
+            raise PromptError(f"gene {name}: a count of {said:,}; needed 0 to {MOST_COUNTS:,}")
+        if said is not None and not isinstance(said, int) and not (isinstance(said, str) and said in grammar.actions):
             raise PromptError(f"gene {name}: {said!r} is neither a count nor an action; needed one of {', '.join(grammar.actions)}")
         count, action = (said, None) if isinstance(said, int) else (None, said)
         found.append(GeneAsked(name=str(name), count=count, action=action))

@@ -34,14 +34,14 @@ def _in_words(words: list[str]) -> int | None:
     for word in words:
         if word in ONE:
             part += 0 if part else 1
-        elif word == "half" or (word not in UNITS and word not in TENS and word not in LARGE and not word.isdigit()):
+        elif word == "half" or (word not in UNITS and word not in TENS and word not in LARGE and not word.isdecimal()):
             return None
         elif word in LARGE:
             part = max(part, 1) * LARGE[word]
             if LARGE[word] >= 1000:
                 total, part = total + part, 0
         else:
-            part += UNITS.get(word, TENS.get(word, int(word) if word.isdigit() else 0))
+            part += UNITS.get(word, TENS.get(word, int(word) if word.isdecimal() else 0))
     # "a single" is one, not two
     return (total + part) or None if words else None
 

@@ -24,6 +24,8 @@ from scmulan.tasks_selecting import Selected, select, write_back
 
 USUAL_NUMBER, USUAL_COUNT, USUAL_DEEPER = 10, 5, 4
 """Cells to write, counts of a gene that is to be high, and how many times deeper cells become, where a question does not say."""
+FEW = 8
+"""Cells that are looked at for genes that nobody asked for."""
 ACTIONS = {"deleted": "delete", "lowered": "lower", "raised": "raise"}
 WITHOUT_CELLS = ("generate", "complete", "genes_like", "outside")
 CAN = (
@@ -334,6 +336,36 @@ def _speaks_for(request: Request, given: Circumstances) -> Result:
     return saying.result(request, found)
 
 
+def both_sides(annotated: Result, given: Circumstances) -> Result | None:
+    """Genes that speak for and against the commonest label of an annotation, where it has one that can be told from another.
+
+    The other label is the second likeliest of the cells that have the commonest one; at most `FEW` of these cells are looked at.
+    """
+    table = annotated.value
+    field, label = _answered(annotated) if isinstance(table, pd.DataFrame) and table.shape[1] > 1 else ("", None)
+    if given.adata is None or field != "cell_type" or label is None or len(annotated.request.among) == 1:
+        return None
+    mine = table.columns[table.to_numpy().argmax(1)] == label
+    others = table.loc[mine].drop(columns=[name for name in (label, "other", "none") if name in table]).mean()
+    if others.empty:
+        return None
+    against = str(others.idxmax())
+    request = Request(task="speaks_for", fields={"cell_type": label}, against=against, cluster=annotated.request.cluster)
+    cells = select(given.adata, annotated.request).adata[np.flatnonzero(mine)[:: max(1, int(mine.sum()) // FEW)][:FEW]].copy()
+    try:
+        found, n = evidence(given.model, cells, field, label, against, seed=given.seed)
+    except ScmulanError as error:
+        facts = {"task": request.task, "reason": str(error)}
+        return Result(request, None, (facts,), sentence("refused", facts), is_done=False)
+    saying = Saying()
+    sides = found[found > 0].head(LISTED), found[found < 0].tail(LISTED).iloc[::-1]
+    entries, opposed = ([{"gene": str(gene), "nats": float(nats)} for gene, nats in side.items()] for side in sides)
+    named = ", ".join(sentence("both_sides_entry", one) for one in opposed) or "none"
+    saying.add_list("both_sides", entries, label=label, against=against, n=n, others=named)
+    saying.facts.extend(opposed)
+    return saying.result(request, found)
+
+
 def _answered(before: Result) -> tuple[str, str | None]:
     """Which field the request before answered, and its commonest answer."""
     field = {"annotate": "cell_type", "locate": "organ"}.get(before.request.task)
@@ -346,4 +378,4 @@ def _answered(before: Result) -> tuple[str, str | None]:
     return field, None if label in ("other", "none") else label
 
 
-__all__: Sequence[str] = ("CAN", "Circumstances", "carry_out")
+__all__: Sequence[str] = ("CAN", "Circumstances", "both_sides", "carry_out")

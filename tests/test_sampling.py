@@ -59,6 +59,13 @@ def test_temperature_zero_takes_the_likeliest_legal_id():
     assert chosen.tolist() == logits.masked_fill(~legal, -torch.inf).argmax(1).tolist()
 
 
+@pytest.mark.parametrize("setting", [{"temperature": 1e-7}, {"temperature": 1e-300}, {"top_p": 1e-300}])
+def test_what_is_too_small_for_float32_takes_the_likeliest_legal_id(setting):
+    logits, legal = logits_of(50, 12, 4)
+    chosen = sample(logs_of(logits, legal), torch.rand(50), Sampling(**setting))
+    assert chosen.tolist() == logits.masked_fill(~legal, -torch.inf).argmax(1).tolist()
+
+
 def test_top_p_keeps_the_fewest_likeliest_ids_that_hold_that_share():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     uniform = uniform_draws(0, np.arange(4000), 1)[:, 0]

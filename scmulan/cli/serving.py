@@ -28,6 +28,7 @@ def serve(
     most_megabytes: Annotated[int, typer.Option(min=1, help="Size of a file.")] = 1024,
     most_written: Annotated[int, typer.Option(min=1, help="Cells that one job may write.")] = 10_000,
     per_minute: Annotated[int, typer.Option(min=1, help="Requests of one client.")] = 240,
+    kept_megabytes: Annotated[int, typer.Option(min=1, help="Files and results that one key may keep.")] = 20 * 1024,
     kept_days: Annotated[float, typer.Option(min=0.01, help="Files and results older than this are removed.")] = 14.0,
     device: Device = "cpu",
 ) -> None:
@@ -41,7 +42,8 @@ def serve(
 
     settings = Settings(
         folder=folder, host=host, port=port, keys=read_keys(key_file), hosts=tuple(hostname or ()), most_written=most_written,
-        per_minute=per_minute, kept_hours=24 * kept_days, uploads=UploadLimits(bytes=most_megabytes * 2**20, cells=most_cells),
+        per_minute=per_minute, kept_hours=24 * kept_days, kept_bytes=kept_megabytes * 2**20,
+        uploads=UploadLimits(bytes=most_megabytes * 2**20, cells=most_cells),
     )  # fmt: skip
     listen(model, pairs(adapter, "--adapter"), settings, engine=engine, device=device)
 

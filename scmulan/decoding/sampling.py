@@ -11,6 +11,9 @@ from scmulan.csentence import Vocabulary
 from scmulan.errors import PromptError
 from scmulan.hazard import draw_coupled, draw_next, likely, next_log_probabilities
 
+COLDEST = 1e-6
+"""Below it the likeliest id is taken: divided by less, log probabilities leave float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -63,7 +66,7 @@ def sample(log_probabilities_BV: torch.Tensor, uniform_B: torch.Tensor, sampling
     log_probabilities_BV : (B, V) float32, minus infinity where an id is illegal, at least one legal id a row
     uniform_B : (B,) float32 in [0, 1)
     """
-    if sampling.temperature == 0:
+    if sampling.temperature < COLDEST:
         return log_probabilities_BV.argmax(1)
     if sampling.temperature == 1:
         weights_BV = log_probabilities_BV.exp()
@@ -71,7 +74,9 @@ def sample(log_probabilities_BV: torch.Tensor, uniform_B: torch.Tensor, sampling
         weights_BV = torch.softmax(log_probabilities_BV / sampling.temperature, dim=1)
     if sampling.top_p < 1:
         ordered, order = weights_BV.sort(dim=1, descending=True)
-        ordered[(ordered.cumsum(1) - ordered) >= sampling.top_p] = 0
+        is_beyond = (ordered.cumsum(1) - ordered) >= sampling.top_p
+        is_beyond[:, 0] = False  # a share too small for float32 still keeps the likeliest
+        ordered[is_beyond] = 0
         weights_BV = torch.zeros_like(weights_BV).scatter_(1, order, ordered)
     cumulative_BV = weights_BV.cumsum(1)
     chosen_B = torch.searchsorted(cumulative_BV, uniform_B[:, None] * cumulative_BV[:, -1:], right=True).squeeze(1)

@@ -10,20 +10,24 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from scmulan import __version__
 from scmulan.errors import EngineError, ScmulanError
-from scmulan.serving import routes_cells, routes_files, routes_openai
+from scmulan.serving import routes_cells, routes_files, routes_openai, routes_server
+from scmulan.serving.answers import errors
 from scmulan.serving.chat import Chat
 from scmulan.serving.guard import Guard, error_body
 from scmulan.serving.jobs import JobError, Jobs, TooManyJobs
 from scmulan.serving.line import CHAT, Line
 from scmulan.serving.metrics import Metrics
 from scmulan.serving.models import Models
+from scmulan.serving.room import REMOVE, NoRoom
 from scmulan.serving.settings import Settings
 from scmulan.serving.uploads import Uploads, UploadsFull, UploadTooLarge, UploadUnknown
 from scmulan.serving.work import Work
@@ -54,7 +58,7 @@ class Server:
     def __post_init__(self) -> None:
         self._uploads: dict[str, Uploads] = {}
         work = Work(self.models, self.files)
-        self.jobs = Jobs(self.settings.folder / "jobs", work, self.line, most=self.settings.jobs)
+        self.jobs = Jobs(self.settings.folder / "jobs", work, self.line, most=self.settings.jobs, room=self.check_room)
         self.metrics.watch("scmulan_line_length", "Pieces of work that wait for the model", lambda: self.line.length)
         self.metrics.watch("scmulan_jobs_open", "Jobs that have not ended", lambda: self.jobs.n_open)
 
@@ -63,6 +67,12 @@ class Server:
         if owner not in self._uploads:
             self._uploads[owner] = Uploads(self.settings.folder / "files" / (owner or ALL), self.settings.uploads)
         return self._uploads[owner]
+
+    def check_room(self, owner: str) -> None:
+        """NoRoom where the files and results of an owner take as many bytes as they may, or more."""
+        kept, most = self.files(owner).size + self.jobs.size(owner), self.settings.kept_bytes
+        if kept >= most:
+            raise NoRoom(f"files and results of yours take {kept:,} bytes; needed less than {most:,}: {REMOVE}")
 
     def _owners(self) -> list[str]:
         """Whoever has a folder of files, from before this server too."""
@@ -94,6 +104,32 @@ class Server:
             log.info("removed what is old", extra={"jobs": jobs, "files": gone})
 
 
+def routes(lifespan: Any = None, *, has_keys: bool = True) -> FastAPI:
+    """The routes without what answers them: their OpenAPI document.
+
+    Parameters
+    ----------
+    has_keys : whether API keys are needed
+    """
+    app = FastAPI(
+        title="scmulan",
+        version=__version__,
+        description="A generative language model of single cells: OpenAI-compatible chat and completions, files, and jobs on cells.",
+        lifespan=lifespan,
+        docs_url=None,  # its page would load scripts of another site
+        redoc_url=None,
+        responses=errors(408, 413, 421, 500),
+    )
+    bearer = HTTPBearer(auto_error=False, description="An API key, as `scmulan key` makes one.")  # the guard looks at it before any route
+    for router in (routes_openai.router, routes_files.router, routes_cells.router, routes_server.figures):
+        if has_keys:
+            app.include_router(router, responses=errors(401, 429), dependencies=[Depends(bearer)])
+        else:
+            app.include_router(router, responses=errors(429))
+    app.include_router(routes_server.router)
+    return app
+
+
 def make_app(server: Server) -> FastAPI:
     """The application; closes the server's line when it is shut down."""
 
@@ -106,31 +142,8 @@ def make_app(server: Server) -> FastAPI:
         await asyncio.to_thread(server.line.close)
         log.info("closed", extra={"parked": server.jobs.n_open})
 
-    app = FastAPI(
-        title="scmulan",
-        version=__version__,
-        description="A generative language model of single cells: OpenAI-compatible chat and completions, files, and jobs on cells.",
-        lifespan=lifespan,
-        docs_url=None,  # its page would load scripts of another site
-        redoc_url=None,
-    )
+    app = routes(lifespan, has_keys=bool(server.settings.keys))
     app.state.server = server
-    for routes in (routes_openai, routes_files, routes_cells):
-        app.include_router(routes.router)
-
-    @app.get("/health", tags=["server"], summary="Whether the process runs")
-    async def health() -> dict[str, Any]:
-        return {"status": "ok", "version": __version__, "seconds": round(time.time() - server.started, 1)}
-
-    @app.get("/ready", tags=["server"], summary="Whether questions can be answered now", responses={503: {"description": "Not now"}})
-    async def ready() -> JSONResponse:
-        is_ready = server.is_ready()
-        return JSONResponse({"ready": is_ready, "models": list(server.models)}, status_code=200 if is_ready else 503)
-
-    @app.get("/metrics", tags=["server"], summary="Figures for Prometheus", response_class=Response)
-    async def metrics() -> Response:
-        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
-
     app.add_exception_handler(ScmulanError, _said)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -151,6 +164,7 @@ async def _tidy_for_ever(server: Server) -> None:
 STATUS: tuple[tuple[type[ScmulanError], int, str], ...] = (
     (UploadTooLarge, 413, "file_too_large"),
     (UploadsFull, 507, "storage_full"),
+    (NoRoom, 507, "storage_full"),
     (UploadUnknown, 404, "not_found"),
     (TooManyJobs, 429, "too_many_jobs"),
     (JobError, 404, "not_found"),
@@ -172,9 +186,18 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(error_body("; ".join(told), "invalid_request_error"), status_code=422)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return JSONResponse(error_body(str(error.detail), "invalid_request_error"), status_code=error.status_code, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # a framework names the methods of one of the routes of a path
+        headers["allow"] = ", ".join(_methods(request))
+    return JSONResponse(error_body(str(error.detail), "invalid_request_error"), status_code=error.status_code, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What a path may be asked with."""
+    scopes = {method: {**request.scope, "method": method} for method in ("DELETE", "GET", "HEAD", "POST")}
+    return [method for method, scope in scopes.items() if any(route.matches(scope)[0] == Match.FULL for route in request.app.routes)]
 
 
 async def _fault(_: Request, error: Exception) -> JSONResponse:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from scmulan.serving.uploads import FILE_ID
 
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str | bool):
+        raise ValueError("needed a number")
+    return value
+
+
+IS_NUMBER = BeforeValidator(_number)
+"""A text or a truth value is none, as the schemas have it; pydantic would make one of it."""
 FileId = Annotated[str, Field(pattern=f"^{FILE_ID}$", description="Id of an uploaded file, from POST /v1/files.")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Labels = Annotated[list[Label], Field(max_length=500)]
-Seed = Annotated[int, Field(ge=0, lt=2**63, description="With the cell's number, decides all draws.")]
-Number = Annotated[int, Field(ge=1, le=1_000_000, description="Cells to write.")]
-Genes = Annotated[dict[Label, Annotated[int, Field(ge=1, le=1_000_000)]], Field(min_length=1, max_length=2000)]
-Action = Literal["delete", "lower", "raise"] | Annotated[int, Field(ge=0, le=1_000_000)]
+Temperature = Annotated[float, IS_NUMBER, Field(ge=0, le=5)]
+TopP = Annotated[float, IS_NUMBER, Field(gt=0, le=1)]
+Seed = Annotated[int, IS_NUMBER, Field(ge=0, lt=2**63, description="With the cell's number, decides all draws.")]
+Depth = Annotated[int, IS_NUMBER, Field(ge=1, le=10_000_000)]
+Number = Annotated[int, IS_NUMBER, Field(ge=1, le=1_000_000, description="Cells to write.")]
+Genes = Annotated[dict[Label, Annotated[int, IS_NUMBER, Field(ge=1, le=1_000_000)]], Field(min_length=1, max_length=2000)]
+Action = Literal["delete", "lower", "raise"] | Annotated[int, IS_NUMBER, Field(ge=0, le=1_000_000)]
 
 
 class Asked(BaseModel):
@@ -39,7 +51,7 @@ class Annotate(OnFile):
 
     TASK = "annotate"
     labels: Annotated[Labels | None, Field(description="To choose from; those that the model saw for the organ when not given.")] = None
-    threshold: Annotated[float, Field(ge=0, le=1, description="Below it a cell is `unassigned`.")] = 0.0
+    threshold: Annotated[float, IS_NUMBER, Field(ge=0, le=1, description="Below it a cell is `unassigned`.")] = 0.0
     by: Literal["answer", "both"] = "answer"
 
 
@@ -68,9 +80,9 @@ class Generate(Asked):
     fields: Annotated[dict[Label, Label], Field(max_length=20, description="As organ, cell_type; what is left open is drawn.")] = {}
     n: Number = 10
     seed: Seed = 0
-    temperature: Annotated[float, Field(ge=0, le=5)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    depth: Annotated[int | None, Field(ge=1, le=10_000_000)] = None
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    depth: Depth | None = None
 
 
 class Complete(Generate):
@@ -120,8 +132,8 @@ class Enhance(OnFile):
     """The same cells as if they had been sequenced deeper."""
 
     TASK, IN_PIECES = "enhance", 32
-    depth: Annotated[int, Field(ge=1, le=10_000_000)]
-    draws: Annotated[int, Field(ge=1, le=32)] = 4
+    depth: Depth
+    draws: Annotated[int, IS_NUMBER, Field(ge=1, le=32)] = 4
     seed: Seed = 0
 
 
@@ -142,7 +154,7 @@ class Screen(OnFile):
     genes: Annotated[list[Label] | None, Field(min_length=1, max_length=5000)] = None
     action: Action = "raise"
     by: Literal["odds", "embedding", "gradient"] = "odds"
-    most_cells: Annotated[int, Field(ge=1, le=200)] = 24
+    most_cells: Annotated[int, IS_NUMBER, Field(ge=1, le=200)] = 24
     seed: Seed = 0
 
 

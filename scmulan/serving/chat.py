@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from scmulan.requests import Request, load_grammar
 from scmulan.requests_following import follow
 from scmulan.serving.work import warned
 from scmulan.tasks import Model
-from scmulan.tasks_asking import Answer
+from scmulan.tasks_asking import Answer, requests_given
+from scmulan.tasks_carrying import Circumstances, both_sides
 from scmulan.tasks_saying import Result
 
 MOST_CELLS = 200
@@ -34,6 +35,10 @@ MOST_WRITTEN = 100
 MOST_REWRITTEN = 16
 """Cells of a file that it writes anew, as after a perturbation."""
 REWRITE = ("perturb", "next_state", "enhance", "edit")
+MOST_REQUESTS = 8
+"""Requests that are given in place of a question."""
+MOST_QUESTIONS = 20
+"""Of a thread that are read, the last ones."""
 MOST_BARS = 12
 MOST_READINGS = 1000
 
@@ -107,13 +112,14 @@ class Chat:
         leans, given = False, list(asked.requests) or None
         with warned() as said:
             if given is None:
-                requests, leans = self.read(model, asked.questions)
-                tasks = self._within([request.to_dict() for request in requests])
+                requests, leans = self.read(model, asked.questions[-MOST_QUESTIONS:])
                 given = [request.to_dict() for request in requests] if leans else None
             else:
-                tasks = self._within(given)
+                requests = requests_given(given, list(model.prompts.fields)).requests
+            tasks = self._within(requests)
             cells, notes = _some(asked.cells, MOST_REWRITTEN if tasks & set(REWRITE) else MOST_CELLS, asked.seed)
             answer = model.ask(cells, asked.questions[-1] if given is None else None, request=given, seed=asked.seed)
+            answer = _with_evidence(answer, Circumstances(model=model, adata=cells, seed=asked.seed))
         shown = "; ".join(map(str, answer.request))
         text = " ".join([*notes, answer.text])
         return Answered(answer, shown, text, leans, _plots(answer), said, _cells(answer, cells))
@@ -138,15 +144,17 @@ class Chat:
         return self._readings[key]
 
     @staticmethod
-    def _within(requests: list[dict[str, Any]]) -> set[str]:
+    def _within(requests: Sequence[Request]) -> set[str]:
         """Tasks of requests that a chat may carry out; PromptError for one that is long."""
-        for request in requests:
-            task, number = str(request.get("task")), request.get("number")
-            if task in ("generate", "complete") and isinstance(number, int) and number > MOST_WRITTEN:
-                raise PromptError(f"{number:,} cells: a chat writes at most {MOST_WRITTEN}; more are for a job, POST /v1/cells/{task}")
-            if task == "screen":
-                raise PromptError("a screen of all genes takes longer than a chat waits; it is for a job, POST /v1/cells/screen")
-        return {str(request.get("task")) for request in requests}
+        writing = [request for request in requests if request.task in ("generate", "complete")]
+        number = sum(request.number or 0 for request in writing)
+        if number > MOST_WRITTEN:
+            raise PromptError(
+                f"{number:,} cells: a chat writes at most {MOST_WRITTEN}; more are for a job, POST /v1/cells/{writing[0].task}"
+            )
+        if any(request.task == "screen" for request in requests):
+            raise PromptError("a screen of all genes takes longer than a chat waits; it is for a job, POST /v1/cells/screen")
+        return {request.task for request in requests}
 
 
 def _some(cells: AnnData | None, most: int, seed: int) -> tuple[AnnData | None, list[str]]:
@@ -181,6 +189,18 @@ def cells_of_sentence(model: Model, sentence_text: str) -> AnnData:
         raise PromptError(f"the c-sentence can't be read: {error}") from None
     var = pd.DataFrame(index=pd.Index(list(v.genes), dtype=object))
     return AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=pd.DataFrame(index=["cell"]), var=var)
+
+
+def _with_evidence(answer: Answer, given: Circumstances) -> Answer:
+    """The answer with the genes for and against its commonest cell type as one more result, where types were asked for and genes not."""
+    annotated = next((result for result in answer.results if result.is_done and result.request.task == "annotate"), None)
+    if annotated is None or any(result.request.task == "speaks_for" for result in answer.results):
+        return answer
+    found = both_sides(annotated, given)
+    if found is None:
+        return answer
+    text = f"{answer.text} {found.text}" if found.is_done else answer.text
+    return replace(answer, results=(*answer.results, found), text=text)
 
 
 def _cells(answer: Answer, cells: AnnData | None) -> AnnData | None:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from scmulan.engines.base import Advance
 from scmulan.errors import ScmulanError
 from scmulan.serving.line import JOB, Line
+from scmulan.serving.room import bytes_in
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 ENDED = (DONE, FAILED, CANCELLED)
@@ -102,10 +103,11 @@ class Jobs:
     ----------
     folder : where they are kept
     most : how many may wait
+    room : raises a ScmulanError where an owner has none left
     """
 
-    def __init__(self, folder: Path, carrier: Carrier, line: Line, *, most: int = 100):
-        self.folder, self.carrier, self.line, self.most = folder, carrier, line, most
+    def __init__(self, folder: Path, carrier: Carrier, line: Line, *, most: int = 100, room: Callable[[str], object] = lambda _: None):
+        self.folder, self.carrier, self.line, self.most, self.room = folder, carrier, line, most, room
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._watchers: dict[str, list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[Job]]]] = {}
@@ -155,6 +157,10 @@ class Jobs:
     def path(self, job: Job, name: str) -> Path:
         """A file of a job."""
         return self.folder / job.id / name
+
+    def size(self, owner: str = "") -> int:
+        """Bytes of the jobs of an owner, with their pieces and results."""
+        return sum(bytes_in(self.folder / job.id) for job in self.of(owner))
 
     @property
     def n_open(self) -> int:
@@ -241,6 +247,16 @@ class Jobs:
             for loop, line in self._watchers.get(job_id, []):
                 loop.call_soon_threadsafe(line.put_nowait, job)
 
+    def _check_room(self, job: Job) -> None:
+        """Remove the results of a job for which there is no room, pieces not counted, which go when it ends; raises what ``room`` does."""
+        shutil.rmtree(self.folder / job.id / "pieces", ignore_errors=True)
+        try:
+            self.room(job.owner)
+        except ScmulanError:
+            for path in self.folder.glob(f"{job.id}/result.*"):
+                path.unlink()
+            raise
+
     def _line_up(self, job: Job) -> None:
         self.line.put(lambda: self._step(job.id), JOB)
 
@@ -256,11 +272,13 @@ class Jobs:
         (folder / "pieces").mkdir(exist_ok=True)
         try:
             if job.done < job.total:
+                self.room(job.owner)
                 warned = self.carrier.carry(job, job.done, folder / "pieces", lambda n: self._tick(job_id, n))
                 said = tuple(dict.fromkeys([*job.warnings, *warned]))
                 changed: dict[str, Any] = {"done": job.done + 1, "warnings": said}
             else:
                 summary = self.carrier.finish(job, folder)
+                self._check_room(job)
                 changed = {"state": DONE, "summary": summary, "ended": time.time()}
         except _Cancelled:
             return

@@ -6,30 +6,33 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, StreamingResponse
 
 from scmulan.errors import PromptError
+from scmulan.serving import answers
+from scmulan.serving.answers import errors
 from scmulan.serving.asked import TASKS, Asked, Generate
 from scmulan.serving.jobs import DONE, Job, JobError
 
 router = APIRouter()
 JobId = Annotated[str, Path(pattern="^job-[0-9a-f]{24}$")]
+ONE = errors(404, 422)
 ALIVE = 15.0
 """Seconds after which a silent stream says that it still is one."""
 
 
-def told(job: Job) -> dict[str, Any]:
+def told(job: Job) -> answers.Job:
     """A job as plain data."""
     said = {name: value for name, value in asdict(job).items() if name != "owner"}
     files = {"h5ad": f"/v1/jobs/{job.id}/result.h5ad", "csv": f"/v1/jobs/{job.id}/result.csv"} if job.state == DONE else {}
-    return {"object": "job", **said, "results": files}
+    return cast(answers.Job, {"object": "job", **said, "results": files})
 
 
 def _route(model: type[Asked]) -> Callable[..., Any]:
-    async def add(request: Request, asked: Asked) -> dict[str, Any]:
+    async def add(request: Request, asked: Asked) -> answers.Job:
         server, owner = request.app.state.server, request.scope["owner"]
         server.models.check(asked.model)
         if isinstance(asked, Generate) and asked.n > server.settings.most_written:
@@ -40,6 +43,7 @@ def _route(model: type[Asked]) -> Callable[..., Any]:
         for name in ("file_id", "perturbed_file_id"):
             if name in said:
                 server.files(owner).get(said[name])
+        server.check_room(owner)
         return told(server.jobs.add(model.TASK, said, owner))
 
     add.__annotations__.update(request=Request, asked=model)
@@ -48,33 +52,37 @@ def _route(model: type[Asked]) -> Callable[..., Any]:
 
 
 for _model in TASKS.values():
-    router.post(f"/v1/cells/{_model.TASK}", status_code=202, tags=["cells"], summary=(_model.__doc__ or "").splitlines()[0])(_route(_model))
+    router.post(
+        f"/v1/cells/{_model.TASK}", status_code=202, tags=["cells"], summary=(_model.__doc__ or "").splitlines()[0],
+        responses=errors(400, 404, 422, 429, 507) if _model.ON_FILE else errors(400, 422, 429, 507),
+    )(_route(_model))  # fmt: skip
 
 
-@router.get("/v1/jobs", tags=["jobs"], summary="Jobs of yours, newest first")
-async def jobs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
+@router.get("/v1/jobs", tags=["jobs"], summary="Jobs of yours, newest first", responses=errors(422))
+async def jobs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> answers.Jobs:
     return {"object": "list", "data": [told(job) for job in request.app.state.server.jobs.of(request.scope["owner"], limit)]}
 
 
-@router.get("/v1/jobs/{job_id}", tags=["jobs"], summary="One job")
-async def job(request: Request, job_id: JobId) -> dict[str, Any]:
+@router.get("/v1/jobs/{job_id}", tags=["jobs"], summary="One job", responses=ONE)
+async def job(request: Request, job_id: JobId) -> answers.Job:
     return told(request.app.state.server.jobs.get(job_id, request.scope["owner"]))
 
 
-@router.post("/v1/jobs/{job_id}/cancel", tags=["jobs"], summary="Cancel a job")
-async def cancel(request: Request, job_id: JobId) -> dict[str, Any]:
+@router.post("/v1/jobs/{job_id}/cancel", tags=["jobs"], summary="Cancel a job", responses=ONE)
+async def cancel(request: Request, job_id: JobId) -> answers.Job:
     return told(request.app.state.server.jobs.cancel(job_id, request.scope["owner"]))
 
 
-@router.delete("/v1/jobs/{job_id}", tags=["jobs"], summary="Cancel a job and remove all of it")
-async def remove(request: Request, job_id: JobId) -> dict[str, Any]:
+@router.delete("/v1/jobs/{job_id}", tags=["jobs"], summary="Cancel a job and remove all of it", responses=ONE)
+async def remove(request: Request, job_id: JobId) -> answers.Deleted:
     request.app.state.server.jobs.remove(job_id, request.scope["owner"])
     return {"id": job_id, "object": "job", "deleted": True}
 
 
 @router.get(
-    "/v1/jobs/{job_id}/events", tags=["jobs"], summary="A job as it goes on, as server-sent events", response_class=StreamingResponse
-)
+    "/v1/jobs/{job_id}/events", tags=["jobs"], summary="A job as it goes on, as server-sent events", response_class=StreamingResponse,
+    responses={200: {"content": answers.EVENTS}, **ONE},
+)  # fmt: skip
 async def events(request: Request, job_id: JobId) -> StreamingResponse:
     """An event `job` at every change, the first at once; the stream ends with the job."""
     server, owner = request.app.state.server, request.scope["owner"]
@@ -102,7 +110,7 @@ async def _events(found: AsyncIterator[Job]) -> AsyncIterator[str]:
 
 @router.get(
     "/v1/jobs/{job_id}/result.{kind}", tags=["jobs"], summary="What came of a job", response_class=FileResponse,
-    responses={404: {"description": "No such job or result"}},
+    responses={200: {"content": answers.FILES}, **ONE},
 )  # fmt: skip
 async def result(request: Request, job_id: JobId, kind: Literal["h5ad", "csv", "json"]) -> FileResponse:
     jobs = request.app.state.server.jobs

@@ -12,18 +12,35 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
 from scmulan.cells import AnnData
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import CellRequest
 from scmulan.errors import PromptError, some
-from scmulan.serving import chat
-from scmulan.serving.asked import FileId, Genes, Label, Seed
+from scmulan.serving import answers, chat
+from scmulan.serving.answers import errors
+from scmulan.serving.asked import IS_NUMBER, FileId, Genes, Label, Seed, Temperature, TopP
 from scmulan.tasks import Model
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 MOST_TOKENS = 20_000
 """Characters of a c-sentence: 1,024 tokens of the longest kind, and more."""
+
+
+class Head(TypedDict):
+    """What every part of an answer begins with."""
+
+    id: str
+    created: int
+    model: str
+
+
+Value = Label | Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
+OneRequest = Annotated[
+    dict[Label, Value | Annotated[list[Label], Field(max_length=500)] | Annotated[dict[Label, Value], Field(max_length=2000)]],
+    Field(max_length=40),
+]
 
 
 class Lenient(BaseModel):
@@ -68,7 +85,8 @@ class Extra(BaseModel):
     fields: Annotated[dict[Label, Label], Field(max_length=20, description="What is known of that cell, as organism.")] = {}
     sentence: Annotated[str | None, Field(max_length=MOST_TOKENS, description="One cell, as a c-sentence.")] = None
     request: Annotated[
-        list[dict[str, Any]] | dict[str, Any] | None, Field(description="What to do, corrected; as `scmulan.request` of an answer.")
+        Annotated[list[OneRequest], Field(max_length=chat.MOST_REQUESTS)] | OneRequest | None,
+        Field(description="What to do, corrected; as `scmulan.request` of an answer."),
     ] = None
 
 
@@ -86,32 +104,35 @@ class CompletionAsked(Lenient):
     prompt: (
         Annotated[str, Field(max_length=MOST_TOKENS)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=8192)]
     )
-    n: Annotated[int, Field(ge=1, le=64)] = 1
-    temperature: Annotated[float, Field(ge=0, le=5)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    n: Annotated[int, IS_NUMBER, Field(ge=1, le=64)] = 1
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
     seed: Seed | None = None
     stream: Literal[False] | None = None
 
 
 @router.get("/models", summary="The base and its adapters")
-async def models(request: Request) -> dict[str, Any]:
+async def models(request: Request) -> answers.Models:
     server = request.app.state.server
     return {"object": "list", "data": [_model(server, name) for name in server.models]}
 
 
-@router.get("/models/{name}", summary="One model")
-async def model(request: Request, name: str) -> dict[str, Any]:
+@router.get("/models/{name}", summary="One model", responses=errors(422))
+async def model(request: Request, name: str) -> answers.Model:
     request.app.state.server.models.check(name)
     return _model(request.app.state.server, name)
 
 
-def _model(server: Any, name: str) -> dict[str, Any]:
-    root = {} if name == server.models.name else {"root": server.models.name}
-    return {"id": name, "object": "model", "created": int(server.started), "owned_by": "scmulan", **root}
+def _model(server: Any, name: str) -> answers.Model:
+    said: answers.Model = {"id": name, "object": "model", "created": int(server.started), "owned_by": "scmulan"}
+    return said if name == server.models.name else {**said, "root": server.models.name}
 
 
-@router.post("/chat/completions", summary="A question about cells, answered", response_model=None)
-async def chat_completions(request: Request, asked: ChatAsked) -> dict[str, Any] | StreamingResponse:
+@router.post(
+    "/chat/completions", summary="A question about cells, answered", response_model=answers.ChatCompletion,
+    responses={200: {"content": answers.EVENTS}, **errors(400, 404, 422, 503, 507)},
+)  # fmt: skip
+async def chat_completions(request: Request, asked: ChatAsked) -> answers.ChatCompletion | StreamingResponse:
     """The last message of the user is read as requests, or leans on the one before ("and the T cells only?"); they are shown under
     `scmulan.request`, and can be corrected and sent back as `scmulan.request`. Cells: a file's id in a part of a message or under
     `scmulan.file_id`, genes with counts, or a c-sentence. With `stream` the answer comes as events, sentence by sentence."""
@@ -127,6 +148,7 @@ async def chat_completions(request: Request, asked: ChatAsked) -> dict[str, Any]
     file_id = asked.scmulan.file_id or (files[-1] if files else None)
     if file_id is not None:
         server.files(owner).get(file_id)
+    server.check_room(owner)
 
     def work() -> tuple[Any, str]:
         opened = server.models.use(asked.model)
@@ -140,11 +162,11 @@ async def chat_completions(request: Request, asked: ChatAsked) -> dict[str, Any]
     found, kept = await server.soon(work)
     server.metrics.cells.labels("chat").inc()
     said = {**found.to_dict(), "result": f"/v1/jobs/{kept}/result.json"}
-    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model or server.models.name}
+    head: Head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model or server.models.name}
     if asked.stream:
         return StreamingResponse(_streamed(head, found.text, said), media_type="text/event-stream")
-    message = {"role": "assistant", "content": found.text, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    message: answers.ChatMessage = {"role": "assistant", "content": found.text, "refusal": None}
+    choice: answers.ChatChoice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     return {**head, "object": "chat.completion", "choices": [choice], "usage": _usage(questions, found.text), "scmulan": said}
 
 
@@ -154,13 +176,13 @@ def _cells(opened: Model, extra: Extra, of_file: AnnData | None) -> AnnData | No
     return chat.cells_of_sentence(opened, extra.sentence) if extra.sentence is not None else of_file
 
 
-def _usage(questions: list[str], text: str) -> dict[str, int]:
+def _usage(questions: list[str], text: str) -> answers.Usage:
     """Words; an answer's sentences are templates, no tokens of the model."""
     read, written = sum(len(question.split()) for question in questions), len(text.split())
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-async def _streamed(head: dict[str, Any], text: str, said: dict[str, Any]) -> AsyncIterator[str]:
+async def _streamed(head: Head, text: str, said: dict[str, Any]) -> AsyncIterator[str]:
     def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         return f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': [choice], **more})}\n\n"
@@ -177,8 +199,8 @@ def _sentences(text: str) -> list[str]:
     return [part + ". " for part in parts[:-1]] + parts[-1:]
 
 
-@router.post("/completions", summary="Cells that go on from a c-sentence")
-async def completions(request: Request, asked: CompletionAsked) -> dict[str, Any]:
+@router.post("/completions", summary="Cells that go on from a c-sentence", responses=errors(400, 422, 503))
+async def completions(request: Request, asked: CompletionAsked) -> answers.Completion:
     """`prompt` is a c-sentence up to the task that writes a cell, `<organ> blood … <task:generate>`, as text or as ids."""
     server = request.app.state.server
     server.models.check(asked.model)
@@ -194,8 +216,10 @@ async def completions(request: Request, asked: CompletionAsked) -> dict[str, Any
 
     texts, n_read, n_written = await server.soon(work)
     server.metrics.cells.labels("completions").inc(len(texts))
-    choices = [{"index": place, "text": text, "finish_reason": "stop", "logprobs": None} for place, text in enumerate(texts)]
-    usage = {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
+    choices: list[answers.Choice] = [
+        {"index": place, "text": text, "finish_reason": "stop", "logprobs": None} for place, text in enumerate(texts)
+    ]
+    usage: answers.Usage = {"prompt_tokens": n_read, "completion_tokens": n_written, "total_tokens": n_read + n_written}
     name = asked.model or server.models.name
     return {
         "id": f"cmpl-{uuid.uuid4().hex}",
@@ -220,4 +244,8 @@ def _prompt(opened: Model, said: str | list[int]) -> Any:
     if not len(ids) or (int(ids[-1]) not in writing and v.cell not in ids):
         last = some(tokenizer.convert_ids_to_tokens(ids[-1:].tolist())) if len(ids) else "nothing"
         raise PromptError(f"the prompt ends with {last}; needed one up to the task that writes a cell, as <task:generate>")
-    return np.concatenate([[v.bos], ids]) if ids[0] != v.bos else ids
+    ids = np.concatenate([[v.bos], ids]) if ids[0] != v.bos else ids
+    context = opened.opened.checkpoint.context
+    if len(ids) >= context:
+        raise PromptError(f"a prompt of {len(ids):,} tokens; needed fewer than the model's context of {context:,}")
+    return ids

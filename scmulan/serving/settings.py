@@ -32,6 +32,7 @@ class Settings:
     per_minute : requests of one client
     at_once : requests of one client that are answered at the same time
     chat_seconds : how long a chat may wait and run before it is answered 503
+    kept_bytes : that the files and results of one key may take, or those of all where there are no keys
     kept_hours : results and files older than this are removed
     hosts : names that a request may call the server by, beside loopback's and ``host``
     """
@@ -48,6 +49,7 @@ class Settings:
     per_minute: int = 240
     at_once: int = 32
     chat_seconds: float = 120.0
+    kept_bytes: int = 20 * 2**30
     kept_hours: float = 24.0 * 14
     hosts: tuple[str, ...] = ()
 

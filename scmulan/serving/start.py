@@ -18,6 +18,7 @@ from scmulan.serving.app import Server, make_app
 from scmulan.serving.logs import log_to_stderr
 from scmulan.serving.metrics import Metrics
 from scmulan.serving.models import Models
+from scmulan.serving.patience import Patient
 from scmulan.serving.settings import Settings
 
 ENGINES = ("transformers", "vllm")
@@ -68,7 +69,7 @@ def listener(server: Server) -> uvicorn.Server:
     """What listens for a server: careful of slow clients, long headers and names."""
     settings = server.settings
     config = uvicorn.Config(
-        make_app(server), host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
+        make_app(server), host=settings.host, port=settings.port, http=Patient, log_config=None, access_log=False, server_header=False,
         timeout_keep_alive=15, timeout_graceful_shutdown=30, h11_max_incomplete_event_size=64 * 1024, limit_concurrency=512,
     )  # fmt: skip
     return uvicorn.Server(config)

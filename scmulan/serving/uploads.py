@@ -17,13 +17,14 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from scmulan.cells import HDF5, AnnData, read_h5ad
 from scmulan.errors import CellDataError
+from scmulan.serving.room import bytes_in
 from scmulan.serving.uploads_apart import read_apart, readable
 from scmulan.serving.uploads_limits import (
     CLEAN,
@@ -90,12 +91,18 @@ class Uploads:
         found = [_read_about(path) for path in self._folder.iterdir() if re.fullmatch(FILE_ID, path.name)]
         self._kept = {upload.id: upload for upload in found if upload is not None}
 
-    async def add(self, name: str, chunks: AsyncIterator[bytes]) -> Upload:
+    @property
+    def size(self) -> int:
+        """Bytes of all that is kept, and of what is being received."""
+        return bytes_in(self._folder)
+
+    async def add(self, name: str, chunks: AsyncIterator[bytes], room: Callable[[], object] = lambda: None) -> Upload:
         """Receive a file, have it read, and keep its clean form.
 
         Parameters
         ----------
         name : what the client calls it
+        room : raises a ScmulanError where there is none for all that is kept, this file with it
 
         Raises
         ------
@@ -119,6 +126,7 @@ class Uploads:
                 verdict={**said["report"], "source": shown}, obs=said["obs"], left_out=said["left_out"],
             )  # fmt: skip
             (place / RECEIVED).unlink()
+            room()
             (place / ABOUT).write_text(json.dumps(asdict(upload)))
             place.rename(self._folder / upload.id)
         except UploadRefused as error:
