@@ -6,15 +6,18 @@ vLLM gives hidden states only to a second engine of its own (pooling), no likeli
 
 from __future__ import annotations
 
+import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from scmulan.adapters_folder import CONFIG
 from scmulan.csentence import BOUNDS, Ids
 from scmulan.decoding.sampling import Sampling
 from scmulan.decoding.trie import Trie
@@ -25,6 +28,7 @@ from scmulan.errors import EngineError
 
 MOST_WEIGHED = 128
 """Ids that vLLM tells log-probabilities of at one place."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 """Set for vLLM where the user has not: GiB for keys and values on a CPU (it would take half of the memory), and silence."""
 
@@ -33,6 +37,12 @@ def logits_class() -> str:
     """scmulan's logits processor for the model runner that vLLM will use, as vLLM takes it."""
     is_v2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0") == "1"
     return "scmulan.engines.vllm_logits:CellLogits" + ("V2" if is_v2 else "")
+
+
+def highest_rank(adapters: Sequence[Path]) -> int:
+    """The rank that vLLM makes room for, one of those that it knows, so that each of some folders' adapters fits."""
+    ranks = [int(json.loads((folder / CONFIG).read_text())["r"]) for folder in adapters]
+    return next(one for one in RANKS if one >= max(ranks))
 
 
 @dataclass(frozen=True, kw_only=True)
