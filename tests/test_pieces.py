@@ -458,37 +458,66 @@ def test_without_ray_its_extra_is_named(opening, source, tmp_path, monkeypatch):
         annotate_file(opening, source, tmp_path / "out.h5ad", where=Where(is_ray=True))
 
 
-@pytest.mark.slow
-def test_on_a_ray_cluster_that_loses_a_node_the_answers_are_those_of_one_process(whole, trained, tmp_path, monkeypatch):
+@dataclass(frozen=True, kw_only=True)
+class Noted(Opening):
+    """Notes the node of each worker that opens the model."""
+
+    notes: str
+
+    def open(self) -> Model:
+        import ray
+
+        (Path(self.notes) / ray.get_runtime_context().get_node_id()).touch()
+        return super().open()
+
+
+@pytest.fixture
+def on_ray(monkeypatch):
+    """A cluster of a head that does no work, to which nodes of one processor are added."""
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    tests = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{tests.parent}{os.pathsep}{tests}")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
-    opening, output, where, ticks = Opening(model=str(trained.folder)), tmp_path / "out.h5ad", Where(is_ray=True), []
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_on_a_ray_cluster_that_loses_a_node_the_answers_are_those_of_one_process(on_ray, trained, tmp_path):
+    source, output, ticks, notes = tmp_path / "in.h5ad", tmp_path / "out.h5ad", list[int](), tmp_path / "notes"
+    cells(60).write_h5ad(source)
+    notes.mkdir()
+    on_ray.add_node(num_cpus=1)
 
     def tick(n: int) -> None:
         ticks.append(n)
-        if len(ticks) == 4:  # of the first, what was there already; then two pieces
-            cluster.remove_node(nodes[0], allow_graceful=False)
-            cluster.add_node(num_cpus=1)
+        if len(ticks) == 4:  # the first is told of what is there already
+            at_work = next(notes.iterdir()).name
+            assert len(parts(output)) < 50
+            on_ray.remove_node(next(node for node in on_ray.list_all_nodes() if node.node_id == at_work), allow_graceful=False)
+            on_ray.add_node(num_cpus=1)
 
-    try:
-        annotate_file(opening, whole / "in.h5ad", output, size=2, cluster="cluster", where=where, watch=lambda total: tick)
-        assert ticks == [0, *[2] * 15]
-        one = tmp_path / "one.h5ad"
-        annotate_file(opening, whole / "in.h5ad", one, size=2, cluster="cluster")
-        assert output.read_bytes() == one.read_bytes()
-        work = Write(n=CELLS, fields={"organ": "blood"}, sampling=Sampling(seed=8))
-        write_file(opening, work, tmp_path / "generate.h5ad", size=SIZE, where=where)
-        assert (tmp_path / "generate.h5ad").read_bytes() == (whole / "generate.h5ad").read_bytes()
-        with pytest.raises(CheckpointError, match=r"model\.safetensors: its sha256 is not the one in scmulan\.json"):
-            annotate_file(another(trained, tmp_path), whole / "in.h5ad", tmp_path / "another.h5ad", size=SIZE, where=where)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    opening = Noted(model=str(trained.folder), notes=str(notes))
+    annotate_file(opening, source, output, size=1, cluster="cluster", where=Where(is_ray=True), watch=lambda total: tick)
+    assert ticks == [0, *[1] * 60]
+    assert len(list(notes.iterdir())) > 1
+    annotate_file(Opening(model=str(trained.folder)), source, tmp_path / "one.h5ad", size=1, cluster="cluster")
+    assert output.read_bytes() == (tmp_path / "one.h5ad").read_bytes()
+
+
+@pytest.mark.slow
+def test_on_ray_cells_are_written_as_in_one_process_and_what_fails_there_is_one_error(on_ray, whole, trained, tmp_path):
+    where = Where(is_ray=True)
+    work = Write(n=CELLS, fields={"organ": "blood"}, sampling=Sampling(seed=8))
+    write_file(Opening(model=str(trained.folder)), work, tmp_path / "out.h5ad", size=SIZE, where=where)
+    assert (tmp_path / "out.h5ad").read_bytes() == (whole / "generate.h5ad").read_bytes()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: its sha256 is not the one in scmulan\.json"):
+        annotate_file(another(trained, tmp_path), whole / "in.h5ad", tmp_path / "another.h5ad", size=SIZE, where=where)
 
 
 def test_kept_pieces_cover_each_cell_once():
