@@ -16,6 +16,7 @@
     integration embeddings across assays, donors and species beside PCA, Harmony and scVI; --data FOLDER
     search      an index of many cells: recall against exact search, time, size
     corpus      a large data set of mixed real cells made into a corpus: cells per second, peak memory
+    pieces      a large file annotated and embedded in pieces: peak memory, with a stand-in for the model's arithmetic
     kill        training killed with signal 9 at random moments: the resumed curve against the uninterrupted one; --only ddp or fsdp2
     screen      genes edited in cells: genes times cells per second of several ways, and how well a slope foretells the exact shifts
     regulators  ranks of known regulators for the fates they drive, known edges, classes of genes: each beside its baselines
@@ -105,6 +106,7 @@ def run(
         "integration": integration,
         "search": search,
         "corpus": corpus,
+        "pieces": pieces,
         "change": bench_change.change,
         "perturb": bench_perturb.perturb,
         "change-types": bench_change_types.change_types,
@@ -136,6 +138,13 @@ def corpus(*, data: Path | None, n: int | None, seed: int, say: Say, **_: Any) -
     from scmulan import bench_corpus
 
     return bench_corpus.corpus(data, n, seed, say)
+
+
+def pieces(*, model: str, data: Path | None, n: int | None, seed: int, say: Say, **_: Any) -> dict[str, Any]:
+    """See `scmulan.bench_pieces`."""
+    from scmulan import bench_pieces
+
+    return bench_pieces.pieces(model=model, data=data, n=n, seed=seed, say=say)
 
 
 def integration(**options: Any) -> dict[str, Any]:

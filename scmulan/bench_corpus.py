@@ -81,11 +81,11 @@ def measure() -> None:
     if workers == 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     n_cells, seconds = ways[what](path, workers)
-    peak = max(_own_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+    peak = max(own_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
     print(json.dumps({"cells per second": round(n_cells / seconds), "seconds": round(seconds, 1), "peak MB": round(peak)}))
 
 
-def _own_peak() -> int:
+def own_peak() -> int:
     """Largest resident memory of this process in kB; what ``getrusage`` says counts the parent's, too."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []

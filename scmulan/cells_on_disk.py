@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -24,7 +25,7 @@ import scipy.sparse as sp
 
 from scmulan import metadata
 from scmulan.by_rows import Ahead, RowMatrix, open_by_rows
-from scmulan.cells import COUNT_LAYERS, is_gene_column, read_draft
+from scmulan.cells import COUNT_LAYERS, Cells, is_gene_column, read_draft
 from scmulan.cells_stored import (
     categories_of,
     close,
@@ -42,7 +43,7 @@ from scmulan.counts_forms import read_values
 from scmulan.doctor import CellReport
 from scmulan.errors import CellDataError, nearest
 from scmulan.fields import FieldSet, choose_columns, read_fields
-from scmulan.genes import GeneMatch
+from scmulan.genes import GeneMatch, GeneTable
 
 LOOKED_AT = 1024
 """Cells from which a store's values are judged."""
@@ -155,6 +156,19 @@ class CellStore:
             total = int(counts.data.sum() if is_gene.all() else counts.data[is_gene[counts.indices]].sum())
             return _relabelled(counts, onto, width), total
 
+    def cells(self, first: int, last: int) -> Cells:
+        """A range of cells as `scmulan.cells.read_cells` gives those of the whole; genes and report are the store's."""
+        width = len(GeneTable.load())
+        counts = sp.vstack([self.counts(*span, self.gene_index, width)[0] for span in self.spans(first, last)], format="csr")
+        counts.sort_indices()
+        labels = self.labels(first, last)
+        none: list[str | None] = [None] * (last - first)
+        return Cells(
+            counts=counts, measured=np.unique(self.gene_index[self.gene_index >= 0]), fields=labels.fields, originals=labels.originals,
+            cell_ids=self.names(first, last), donors=labels.donors or none,
+            dataset=[name or self.path.stem for name in labels.datasets or none], genes=self._settled.match, report=self.report,
+        )  # fmt: skip
+
     def labels(self, first: int, last: int) -> FieldSet:
         """Labels of a range of cells."""
         with _naming(self.path, first, last):
@@ -174,6 +188,21 @@ class CellStore:
                 raise CellDataError(f"no column obs[{name!r}]{nearest(name, names)}")
             values = column_values(self._group["obs"][name], first, last, self._kept)
         return [None if metadata.is_absent(value) else str(value) for value in values]
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of ``obs``."""
+        return column_names(self._group["obs"])
+
+    @property
+    def file(self) -> Path:
+        """The file that is read: the source itself, or what was rewritten of it where its layout is of old."""
+        return Path(self._group.filename) if isinstance(self._group, h5py.File) else self.path
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether the values are counts or give them back exactly."""
+        return self._settled.values.kind not in ("pseudo-counts", "rounded")
 
     def column_of(self, field: str) -> str | None:
         """The column of ``obs`` that a field is read from."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData, concat, read_h5ad
 
 from scmulan.counts import log1p_cp10k
-from scmulan.errors import CellDataError
+from scmulan.errors import CellDataError, ScmulanError
 from scmulan.fields import unique_names
 from scmulan.genes import GeneTable
 
@@ -44,13 +45,20 @@ def new_adata(
     """
     if counts.shape != (len(obs), len(gene_index)):
         raise CellDataError(f"counts of shape {counts.shape}: needed ({len(obs)}, {len(gene_index)}), cells of obs by gene_index")
-    spelled = [str(name) for name in names] if names is not None else table.spell(gene_index, organism, naming)
-    symbols, ids = table.spell(gene_index, organism), table.spell(gene_index, organism, "ensembl")
-    ids = [name if name.startswith("ENS") else "" for name in ids]
-    var = pd.DataFrame({"gene_symbol": symbols, "gene_id": ids}, index=pd.Index(unique_names(spelled), dtype=object))
+    var = var_of_genes(gene_index, table, organism, naming, names)
     named = obs.set_axis(pd.Index([str(name) for name in obs.index], dtype=object))
     whole = sp.csr_matrix(counts, dtype=np.int32)
     return AnnData(X=log1p_cp10k(whole), obs=named, var=var, layers={"counts": whole}, uns=dict(uns or {}))
+
+
+def var_of_genes(
+    gene_index: np.ndarray, table: GeneTable, organism: str, naming: str = "symbol", names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """``var`` of some genes of the table, parameters as of `new_adata`."""
+    spelled = [str(name) for name in names] if names is not None else table.spell(gene_index, organism, naming)
+    symbols, ids = table.spell(gene_index, organism), table.spell(gene_index, organism, "ensembl")
+    ids = [name if name.startswith("ENS") else "" for name in ids]
+    return pd.DataFrame({"gene_symbol": symbols, "gene_id": ids}, index=pd.Index(unique_names(spelled), dtype=object))
 
 
 def annotate_adata(
@@ -71,26 +79,39 @@ def annotate_adata(
         if len(values) != adata.n_obs:
             raise CellDataError(f"result {key!r}: {len(values):,} values for {adata.n_obs:,} cells")
     for key, values in obs.items():
-        column = pd.Series(list(values), index=adata.obs_names)
-        is_text = column.map(lambda value: value is None or isinstance(value, str)).all()
-        adata.obs[key if key.startswith("scmulan_") else f"scmulan_{key}"] = column.astype("category") if is_text else column
+        adata.obs[key if key.startswith("scmulan_") else f"scmulan_{key}"] = as_column(values, adata.obs_names)
     for key, array in (obsm or {}).items():
         adata.obsm[key if key.startswith("X_") else f"X_{key}"] = np.asarray(array)
     if uns:
         adata.uns["scmulan"] = {**adata.uns.get("scmulan", {}), **uns}
 
 
+def as_column(values: Any, index: pd.Index) -> pd.Series:
+    """A value a cell as a column of ``obs``; texts become categories."""
+    column = pd.Series(list(values), index=index)
+    is_text = column.map(lambda value: value is None or isinstance(value, str)).all()
+    return column.astype("category") if is_text else column
+
+
 def write_h5ad(adata: AnnData, path: str | Path) -> None:
-    """Write an ``.h5ad`` whole or not at all: to a temporary file beside it, then renamed."""
-    path = Path(path)
+    """Write an ``.h5ad`` whole or not at all."""
+    with appearing(Path(path)) as temporary:
+        adata.write_h5ad(temporary, compression="gzip")
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A temporary file beside a path, renamed to it once it is written; CellDataError where that fails, and nothing is left."""
     if not path.parent.is_dir():
         raise CellDataError(f"{path}: no folder {path.parent}; make it first")
     if path.is_dir():
         raise CellDataError(f"{path}: a folder; name a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        adata.write_h5ad(temporary, compression="gzip")
+        yield temporary
         os.replace(temporary, path)
+    except ScmulanError:
+        raise
     except (OSError, TypeError, ValueError, KeyError, NotImplementedError) as error:
         raise CellDataError(f"{path}: can't be written ({type(error).__name__}: {error})") from error
     finally:

@@ -78,7 +78,8 @@ class SeenLabels:
             extra = rng.choice(len(share), size=n - int(whole.sum()), replace=True, p=rest / rest.sum())
             whole += np.bincount(extra, minlength=len(share))
         rows = np.repeat(np.arange(len(share)), whole)
-        return [dict(self.combinations[row]) for row in rows]
+        drawn = [dict(combination) for combination in self.combinations]  # shared by their rows, for a million rows are no rarity
+        return [drawn[row] for row in rows]
 
 
 def agrees(combination: Combination, given: Mapping[str, str | None]) -> bool:

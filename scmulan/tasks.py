@@ -18,7 +18,7 @@ import pandas as pd
 
 from scmulan.cells import AnnData
 from scmulan.engines.base import Advance, Engine
-from scmulan.engines.transformers import TransformersEngine
+from scmulan.engines.opening import open_engine
 from scmulan.errors import PromptError
 from scmulan.model import load_checkpoint
 from scmulan.tasks_asking import Answer, Asked, answer, requests_given
@@ -42,7 +42,7 @@ def load(
     adapter: str | Path | None = None,
     adapters: Mapping[str, str | Path] | None = None,
     device: str = "cpu",
-    engine: Engine | None = None,
+    engine: Engine | str = "transformers",
 ) -> Model:
     """Open a model folder, or the embedded one by the name ``demo``.
 
@@ -50,6 +50,7 @@ def load(
     ----------
     adapter : folder of an adapter that was trained on this model, used from the start
     adapters : several by name; none is used before ``model.use(name)``
+    engine : ``transformers``; ``vllm``; the URL of a vLLM server that has the same model; or an engine that is open
 
     Raises
     ------
@@ -57,7 +58,10 @@ def load(
         When the folder is missing, damaged, or has another tokenizer.
     """
     checkpoint = load_checkpoint(name)
-    model = Model(checkpoint, engine or TransformersEngine(checkpoint, device=device))
+    if isinstance(engine, str):
+        folders = [*(adapters or {}).values(), *([] if adapter is None else [adapter])]
+        engine = open_engine(checkpoint, engine, device=device, adapters=[Path(folder) for folder in folders])
+    model = Model(checkpoint, engine)
     for called, folder in (adapters or {}).items():
         model.add_adapter(folder, called)
     model.use(None)

@@ -28,6 +28,17 @@ MOST_VIEWS = 4
 """A cell that is longer than what was learnt from is answered about from so many thinned views of it, at most."""
 
 
+def warn_of_empty(names: Sequence[str], n_empty: int, n_cells: int, *, stacklevel: int = 2) -> None:
+    """Say how many cells have nothing that the model can read, by name the first of them."""
+    if n_empty:
+        warnings.warn(
+            f"{n_empty:,} of {n_cells:,} cells have no count of a gene of this model ({some(names, n_empty)}): what is said of them "
+            "rests on their fields alone; leave them out",
+            ScmulanWarning,
+            stacklevel=stacklevel,
+        )
+
+
 @dataclass(frozen=True)
 class Ready:
     """Cells as the model reads them.
@@ -50,6 +61,11 @@ class Ready:
     panel: npt.NDArray[np.bool_]
     thinned: npt.NDArray[np.bool_]
     outside: float
+
+    @property
+    def empty(self) -> list[str]:
+        """Names of the cells without a count of a gene of the model."""
+        return [self.cells.cell_ids[row] for row in np.flatnonzero(np.diff(self.whole.indptr) == 0)]
 
 
 class Opened:
@@ -116,20 +132,17 @@ class Opened:
         """As ``Model.read``."""
         cells = source if isinstance(source, Cells) else read_cells(source, fields=fields)
         used = np.unique(cells.counts.indices)
-        symbols = [str(symbol) for symbol in self.table.symbols[used]]
-        if not symbols:
+        if not len(used):
             raise VocabularyError("no cell has any count; nothing can be read from them")
-        counts, _ = csentence.to_vocabulary_order(cells.counts[:, used], symbols, self.vocabulary)
+        ready = self.ready(cells, used, reserve=reserve)
+        warn_of_empty(ready.empty, len(ready.empty), len(cells), stacklevel=5)
+        return ready
+
+    def ready(self, cells: Cells, genes: npt.NDArray[np.integer[Any]], *, reserve: int = 0) -> Ready:
+        """Cells as sentences of some rows of the gene table; cells without a count of them are left to `warn_of_empty`."""
+        symbols = [str(symbol) for symbol in self.table.symbols[genes]]
+        counts, _ = csentence.to_vocabulary_order(cells.counts[:, genes], symbols, self.vocabulary)
         outside = 1 - float(counts.sum() / max(int(cells.counts.sum()), 1))
-        empty = np.flatnonzero(np.diff(counts.indptr) == 0)
-        if len(empty):
-            names = some([cells.cell_ids[row] for row in empty])
-            warnings.warn(
-                f"{len(empty):,} of {len(cells):,} cells have no count of a gene of this model ({names}): what is said of them "
-                "rests on their fields alone; leave them out",
-                ScmulanWarning,
-                stacklevel=4,
-            )
         read, thinned = csentence_thinning.thin_to_fit(counts, self.length - reserve)
         panel = np.isin(self.rows, cells.measured)
         return Ready(cells, csentence.encode(read, self.vocabulary), counts, read, panel, thinned, outside)

@@ -276,7 +276,7 @@ def bad(path: Path, how: str) -> Path:
 BAD = {
     "no file": "no such file",
     "not an h5ad": "not an HDF5 file, so not an .h5ad",
-    "truncated": "not an .h5ad, or cut short or damaged",
+    "truncated": "cut short",
     "empty": "an empty matrix",
     "no counts": "count",
     "NaN": "NaN or infinite",
@@ -379,6 +379,10 @@ COMPLETE = ["complete", "-o", "OUT", "-n", 2]
         (["evaluate", "IN", "--train", "IN", "-o", "IN"], "a file; name a folder"),
         (["demo", "-o", "IN"], "a file; name a folder"),
         (["bench", "roundtrip", "--data", "none"], "--data none: no such folder; needed a folder of .h5ad files"),
+        (["annotate", "IN", "-o", "OUT", "--engine", "vlm"], "engine 'vlm': needed transformers, vllm, ray or the URL .*; nearest: 'vllm'"),
+        (["embed", "IN", "-o", "OUT", "--address", "auto"], "--address auto: is of a Ray cluster; needed --engine ray beside it"),
+        ([*GENERATE, "--engine", "vlm"], "engine 'vlm': needed transformers, vllm, ray or the URL"),
+        ([*GENERATE, "--set", "organ=blood", "--engine", "http://127.0.0.1:9"], "127.0.0.1:9: can't be reached"),
         (["annotate", "IN", "-o", "none/out.h5ad"], "no folder none; make it first"),
         (["embed", "IN", "-o", "FOLDER"], "a folder; name a file"),
         (["generate", "-o", "none/out.h5ad"], "no folder none; make it first"),
@@ -451,7 +455,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(scmulan, traine
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(AnnData, "write_h5ad", full)
-    line = refused(scmulan("embed", trained.cells, "-o", tmp_path / "out.h5ad"))
+    line = refused(scmulan("locate", trained.cells, "-o", tmp_path / "out.h5ad"))
     assert "out.h5ad: can't be written (OSError: [Errno 28] No space left on device)" in line
     assert list(tmp_path.glob("*out.h5ad*")) == []
 

@@ -38,6 +38,7 @@ STAGES = (
     "engines",
     "measures",
     "labels levels readout perturbations tasks finetune search",
+    "pieces",
     "held_out evaluate plots _drawing report",
     "serving",
     "trials bench demo embedded_build cli __main__",

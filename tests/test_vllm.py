@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ from conftest import NEW, QUICK, kidney
 
 pytest.importorskip("vllm")
 
+from scmulan.cells import read_h5ad
 from scmulan.csentence import decode_many
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import CellRequest
@@ -22,6 +25,9 @@ from scmulan.engines.transformers import TransformersEngine
 from scmulan.engines.vllm import VllmEngine
 from scmulan.finetune import finetune
 from scmulan.model import load_checkpoint
+from scmulan.pieces.answering import annotate_file
+from scmulan.pieces.carrying import Opening
+from scmulan.pieces.writing import Write, write_file
 from scmulan.rates import RatesOfKind
 from scmulan.serving.vllm import VllmProcess
 from scmulan.tasks import Model
@@ -131,6 +137,33 @@ def test_labels_have_the_same_log_probabilities(plain, served, name):
     cells = kidney(6)
     tables = [each.use(name).annotate(cells.copy(), labels=[*NEW.values(), "B cell"]) for each in (plain, served)]
     np.testing.assert_allclose(tables[0].to_numpy(), tables[1].to_numpy(), atol=1e-4)
+
+
+def scmulan(*words: object) -> str:
+    """A command, as a program of its own."""
+    ended = subprocess.run([sys.executable, "-m", "scmulan", *map(str, words)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stderr
+
+
+def test_files_are_annotated_and_cells_written_by_vllm_as_by_transformers(trained, adapter, tmp_path):
+    kidney(30).write_h5ad(tmp_path / "in.h5ad")
+    plain, labels = Opening(model=str(trained.folder), adapter=str(adapter)), [*NEW.values(), "B cell"]
+    annotate_file(plain, tmp_path / "in.h5ad", tmp_path / "plain.h5ad", labels=labels)
+    with_adapter = ("--model", trained.folder, "--adapter", adapter, "--engine", "vllm")
+    scmulan("annotate", tmp_path / "in.h5ad", "-o", tmp_path / "vllm.h5ad", "--labels", ";".join(labels), *with_adapter)
+    wanted, found = (read_h5ad(tmp_path / f"{name}.h5ad").obs for name in ("plain", "vllm"))
+    assert found["scmulan_cell_type"].tolist() == wanted["scmulan_cell_type"].tolist()
+    np.testing.assert_allclose(
+        found["scmulan_cell_type_probability"], wanted["scmulan_cell_type_probability"], atol=1e-2
+    )  # bf16 or float32
+    base = Opening(model=str(trained.folder))
+    write_file(base, Write(n=24, fields={"organ": "blood"}, sampling=Sampling(seed=3)), tmp_path / "plain_cells.h5ad", size=10)
+    words = ("--organ", "blood", "-n", 24, "--seed", 3, "--model", trained.folder, "--engine", "vllm")
+    scmulan("generate", *words, "-o", tmp_path / "vllm_cells.h5ad")
+    wanted, found = (read_h5ad(tmp_path / f"{name}_cells.h5ad") for name in ("plain", "vllm"))
+    same = np.asarray((wanted.layers["counts"] != found.layers["counts"]).sum(1)).ravel() == 0
+    assert same.mean() > 0.9, same  # a draw at the border of two ids may fall to either side
 
 
 def test_all_that_is_written_is_legal(served):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,10 @@ import typer
 
 from scmulan.cli.terminal import (
     Adapter,
+    Address,
     AsJson,
     Device,
+    EngineName,
     FieldMap,
     Input,
     ModelName,
@@ -22,8 +25,10 @@ from scmulan.cli.terminal import (
     check_cells,
     err,
     open_model,
+    opening_of,
     out,
     pairs,
+    progress,
     read_cells,
     shares,
     show,
@@ -67,13 +72,15 @@ def annotate(
     organism: Organism = None,
     model: ModelName = "demo",
     adapter: Adapter = None,
+    engine: EngineName = "transformers",
+    address: Address = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write cell types with probabilities into a copy of the file."""
-    from scmulan.labels import choose
+    """Write cell types with probabilities into a copy of the file, of any size; a run that was stopped goes on."""
     from scmulan.levels import LEVELS
+    from scmulan.pieces.answering import annotate_file
 
     check_cells(output)
     if not 0 <= threshold <= 1:
@@ -81,23 +88,20 @@ def annotate(
     asked, at = _labels(labels), level.strip() if ";" not in level else _labels(level) or level
     if isinstance(at, str) and at.lower() in LEVELS:
         at = at.lower()
-    adata, fields = read_cells(source, field, organism)
-    opened = open_model(model, device, adapter)
-    with cells_of(source, adata, "annotate") as done:
-        opened.annotate(
-            adata, labels=asked, threshold=threshold, cluster=cluster, by=by, readout=readout, level=at, fields=fields, on_cell=done
-        )
-    seen = opened.seen.values("cell_type")
-    never = [label for label in choose(asked, "labels") if label not in seen] if asked else []
-    if never:
-        err.print(f"never seen in training, told by their words alone: {some(never)}", markup=False)
-    write_cells(adata, output)
-    kinds = shares(adata.obs["scmulan_cell_type"])
-    mean = round(float(adata.obs["scmulan_cell_type_probability"].mean()), 4)
+    opening, where = opening_of(model, device, adapter, engine, address)
+    with progress("annotate") as watch:
+        done = annotate_file(
+            opening, source, output, labels=asked, threshold=threshold, cluster=cluster, by=by, readout=readout, level=at,
+            fields=pairs(field, "--field"), organism=organism, where=where, watch=watch,
+        )  # fmt: skip
+    if done.never_seen:
+        err.print(f"never seen in training, told by their words alone: {some(done.never_seen)}", markup=False)
+    kinds = shares(done.obs["scmulan_cell_type"])
+    mean, n_cells = round(float(done.obs["scmulan_cell_type_probability"].mean()), 4), len(done.obs)
     if as_json:
-        print(json.dumps({"cells": adata.n_obs, "mean_probability": mean, "cell_types": kinds, "output": str(output)}, ensure_ascii=False))
+        print(json.dumps({"cells": n_cells, "mean_probability": mean, "cell_types": kinds, "output": str(output)}, ensure_ascii=False))
     else:
-        show({**kinds, "": "", "cells": adata.n_obs, "mean probability": mean, "written to": str(output)}, False)
+        show({**kinds, "": "", "cells": n_cells, "mean probability": mean, "written to": str(output)}, False)
 
 
 def _labels(given: str | None) -> list[str] | None:
@@ -118,19 +122,24 @@ def embed(
     output: Output,
     model: ModelName = "demo",
     adapter: Adapter = None,
+    engine: EngineName = "transformers",
+    address: Address = None,
     device: Device = "cpu",
     seed: Seed = 0,
     organism: Organism = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the embedding of each cell into a copy of the file: obsm["X_scmulan"]."""
+    """Write the embedding of each cell into a copy of the file, of any size: obsm["X_scmulan"]; a run that was stopped goes on."""
+    from scmulan.pieces.answering import embed_file
+
     check_cells(output)
-    adata, _ = read_cells(source, None, organism)
-    opened = open_model(model, device, adapter)
-    with cells_of(source, adata, "embed") as done:
-        states = opened.embed(adata, on_cell=done)
-    write_cells(adata, output)
-    show({"cells": states.shape[0], "dimensions": states.shape[1], "output": str(output)}, as_json)
+    opening, where = opening_of(model, device, adapter, engine, address)
+    if opening.engine != "transformers":
+        err.print("embeddings are those of the transformers engine, which vLLM does not give; it is used")
+        opening = replace(opening, engine="transformers")
+    with progress("embed") as watch:
+        n_cells, width = embed_file(opening, source, output, organism=organism, where=where, watch=watch)
+    show({"cells": n_cells, "dimensions": width, "output": str(output)}, as_json)
 
 
 def locate(

@@ -100,7 +100,8 @@ def screen(
     toward, away = pairs([goal], "--goal"), pairs([start], "--start") if start else None
     opened = open_model(model, device, adapter)
     n_sets = adata.n_vars if gene is None else len(gene) + len(gene) * (len(gene) - 1) // 2 * pair
-    with progress("screen", min(most_cells, adata.n_obs) * n_sets) as done:
+    with progress("screen") as watch:
+        done = watch(min(most_cells, adata.n_obs) * n_sets)
         table = opened.screen(
             adata, toward, start=away, genes=gene, action=_action(action), pairs=pair, by=by, most_cells=most_cells, seed=seed,
             on_variant=done,

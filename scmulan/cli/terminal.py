@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scmulan.cells import AnnData
+    from scmulan.pieces.carrying import Opening, Where
     from scmulan.tasks import Model
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -30,6 +31,10 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
 ModelName = Annotated[str, typer.Option("--model", help="Model folder, or 'demo' for the embedded one.")]
 Adapter = Annotated[Path | None, typer.Option("--adapter", help="Folder of an adapter that was trained on the model.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="transformers; vllm; the URL of a vLLM server that has the same model; or ray, a cluster.")
+]
+Address = Annotated[str | None, typer.Option(help="Ray cluster: auto, or ray://host:10001; one is started here by default.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 FieldMap = Annotated[list[str] | None, typer.Option("--field", help="Column of obs for a field, as organ=tissue; repeatable.")]
@@ -37,20 +42,25 @@ Organism = Annotated[str | None, typer.Option("--organism", help="Species, when 
 
 
 @contextmanager
-def progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr that is told of cells done."""
+def progress(text: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """A progress bar on stderr; told how many cells there are, it gives what is told of cells done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:
-        bar = progress.add_task(text, total=total)
-        yield lambda n: progress.advance(bar, n)
+        bar = progress.add_task(text, total=None)
+
+        def watch(total: int) -> Callable[[int], None]:
+            progress.update(bar, total=total)
+            return lambda n: progress.advance(bar, n)
+
+        yield watch
 
 
 @contextmanager
 def cells_of(source: Path, adata: AnnData, text: str) -> Iterator[Callable[[int], None]]:
     """A progress bar over the cells of a file; what is wrong with the cells is said of the file."""
     try:
-        with progress(text, adata.n_obs) as done:
-            yield done
+        with progress(text) as watch:
+            yield watch(adata.n_obs)
     except CellDataError as error:
         raise CellDataError(re.sub("^AnnData: ", f"{source}: ", str(error))) from error
 
@@ -80,6 +90,19 @@ def open_model(name: str, device: str, adapter: Path | None = None) -> Model:
     from scmulan.tasks import load
 
     return load(name, adapter=adapter, device=device)
+
+
+def opening_of(name: str, device: str, adapter: Path | None, engine: str, address: str | None) -> tuple[Opening, Where]:
+    """How workers open the model, and where they are."""
+    from scmulan.engines.opening import check_engine
+    from scmulan.pieces.carrying import Opening, Where
+
+    check_engine(engine, "ray")
+    if address is not None and engine != "ray":
+        raise PromptError(f"--address {address}: is of a Ray cluster; needed --engine ray beside it")
+    on = "transformers" if engine == "ray" else engine
+    opening = Opening(model=name, adapter=None if adapter is None else str(adapter), engine=on, device=device)
+    return opening, Where(is_ray=engine == "ray", address=address)
 
 
 def read_cells(path: Path, fields: list[str] | None, organism: str | None) -> tuple[AnnData, dict[str, str]]:

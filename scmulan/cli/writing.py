@@ -9,22 +9,24 @@ import typer
 
 from scmulan.cli.terminal import (
     Adapter,
+    Address,
     AsJson,
     Device,
+    EngineName,
     ModelName,
     Output,
     Seed,
     check_cells,
-    open_model,
+    opening_of,
     pairs,
     progress,
     show,
-    write_cells,
 )
 from scmulan.errors import PromptError
 
 if TYPE_CHECKING:
-    from scmulan.cells import AnnData
+    from scmulan.decoding.sampling import Sampling
+    from scmulan.pieces.carrying import Opening, Where
 
 
 Organism = Annotated[str | None, typer.Option(help="Species, for example human.")]
@@ -57,18 +59,18 @@ def generate(
     naming: Naming = "symbol",
     model: ModelName = "demo",
     adapter: Adapter = None,
+    engine: EngineName = "transformers",
+    address: Address = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Generate cells of a kind."""
+    """Generate cells of a kind, any number of them; a run that was stopped goes on."""
     check_cells(output)
     fields = _fields(more, organ=organ, cell_type=cell_type, organism=organism)
-    how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, rates=rates, depth=depth, naming=naming)
-    opened = open_model(model, device, adapter)
-    with progress("generate", n) as done:
-        cells = opened.generate(on_cell=done, **how, **fields)
-    _finish(cells, output, as_json)
+    opening = opening_of(model, device, adapter, engine, address)
+    sampling = _sampling(least_hazard, seed=seed, temperature=temperature, top_p=top_p, rates=rates)
+    _write(opening, output, as_json, n=n, fields=fields, sampling=sampling, depth=depth, naming=naming)
 
 
 def complete(
@@ -87,6 +89,8 @@ def complete(
     naming: Naming = "symbol",
     model: ModelName = "demo",
     adapter: Adapter = None,
+    engine: EngineName = "transformers",
+    address: Address = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -95,19 +99,19 @@ def complete(
     check_cells(output)
     genes = _genes(gene)
     fields = _fields(more, organ=organ, cell_type=cell_type, organism=organism)
-    how = _how(least_hazard, n=n, seed=seed, temperature=temperature, top_p=top_p, rates=rates, depth=depth, naming=naming)
-    opened = open_model(model, device, adapter)
-    with progress("complete", n) as done:
-        cells = opened.complete(genes, on_cell=done, **how, **fields)
-    _finish(cells, output, as_json)
+    opening = opening_of(model, device, adapter, engine, address)
+    sampling = _sampling(least_hazard, seed=seed, temperature=temperature, top_p=top_p, rates=rates)
+    _write(opening, output, as_json, n=n, fields=fields, genes=genes, sampling=sampling, depth=depth, naming=naming)
 
 
 def _fields(more: list[str] | None, **given: str | None) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None} | pairs(more, "--set")
 
 
-def _how(least_hazard: float | None, **given: Any) -> dict[str, Any]:
-    return given if least_hazard is None else {**given, "least_hazard": least_hazard}
+def _sampling(least_hazard: float | None, **given: Any) -> Sampling:
+    from scmulan.decoding.sampling import Sampling
+
+    return Sampling(**given) if least_hazard is None else Sampling(**given, least_hazard=least_hazard)
 
 
 def _genes(given: list[str]) -> dict[str, int]:
@@ -119,16 +123,19 @@ def _genes(given: list[str]) -> dict[str, int]:
     return genes
 
 
-def _finish(cells: AnnData, output: Path, as_json: bool) -> None:
+def _write(opening: tuple[Opening, Where], output: Path, as_json: bool, **asked: Any) -> None:
     """Write the cells and say how many they are and how large."""
     import numpy as np
 
-    write_cells(cells, output)
-    counts = cells.layers["counts"]
+    from scmulan.pieces.writing import Write, write_file
+
+    work = Write(**asked)
+    with progress(str(work.of()["task"])) as watch:
+        written = write_file(opening[0], work, output, where=opening[1], tick=watch(work.n))
     said = {
-        "cells": int(cells.n_obs),
-        "median counts": int(np.median(np.asarray(counts.sum(1)))),
-        "median genes": int(np.median(np.diff(counts.indptr))),
+        "cells": len(written.counts),
+        "median counts": int(np.median(written.counts)),
+        "median genes": int(np.median(written.genes)),
         "output": str(output),
     }
     show(said, as_json)

@@ -115,7 +115,7 @@ def _in_processes(function: Callable[[Task], Result], tasks: Sequence[Task], cou
 
 
 def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], address: str | None) -> Iterator[tuple[Task, Result | Failure]]:
-    ray = _ray()
+    ray = import_ray()
     began_here = not ray.is_initialized()
     if began_here:
         ray.init(address=address, log_to_driver=False)
@@ -142,7 +142,8 @@ def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], address: 
             ray.shutdown()
 
 
-def _ray() -> Any:
+def import_ray() -> Any:
+    """The library; EngineError when it is not installed."""
     try:
         import ray
     except ImportError:

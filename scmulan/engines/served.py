@@ -6,15 +6,18 @@ vLLM gives hidden states only to a second engine of its own (pooling), no likeli
 
 from __future__ import annotations
 
+import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from scmulan.adapters_folder import CONFIG
 from scmulan.csentence import BOUNDS, Ids
 from scmulan.decoding.sampling import Sampling
 from scmulan.decoding.trie import Trie
@@ -32,12 +35,19 @@ On a GPU vLLM itself would choose its runner V2 and refuse a processor for V1.""
 
 SPARE_ADAPTERS = 1
 """Slots for adapters that stay empty: on a CPU vLLM 0.32 adds the last slot to what the base writes beside an adapter (its PR 48421)."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def logits_class() -> str:
     """scmulan's logits processor for the model runner that vLLM will use, as vLLM takes it."""
     is_v2 = os.environ.get(RUNNER, ENVIRONMENT[RUNNER]) == "1"
     return "scmulan.engines.vllm_logits:CellLogits" + ("V2" if is_v2 else "")
+
+
+def highest_rank(adapters: Sequence[Path]) -> int:
+    """The rank that vLLM makes room for, one of those that it knows, so that each of some folders' adapters fits."""
+    ranks = [int(json.loads((folder / CONFIG).read_text())["r"]) for folder in adapters]
+    return next(one for one in RANKS if one >= max(ranks))
 
 
 @dataclass(frozen=True, kw_only=True)

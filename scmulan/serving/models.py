@@ -18,7 +18,9 @@ class Models:
     name : of the base, as clients call it
     """
 
-    def __init__(self, folder: str, name: str, adapters: Mapping[str, str | Path], engine: Engine | None = None, device: str = "cpu"):
+    def __init__(
+        self, folder: str, name: str, adapters: Mapping[str, str | Path], engine: Engine | str = "transformers", device: str = "cpu"
+    ):
         self.name = name
         self.model = load(folder, adapters=dict(adapters), engine=engine, device=device)
         self.adapters = list(adapters)

@@ -11,8 +11,8 @@ from pathlib import Path
 import uvicorn
 
 from scmulan.engines.base import Engine
+from scmulan.engines.opening import check_engine
 from scmulan.engines.transformers import best_dtype
-from scmulan.errors import PromptError
 from scmulan.model import load_checkpoint, model_folder
 from scmulan.serving.app import Server, make_app
 from scmulan.serving.logs import log_to_stderr
@@ -21,7 +21,6 @@ from scmulan.serving.models import Models
 from scmulan.serving.patience import Patient
 from scmulan.serving.settings import Settings
 
-ENGINES = ("transformers", "vllm")
 RESTARTING = 30
 """How often a sentence is asked for while vLLM starts again: some minutes."""
 log = logging.getLogger("scmulan.serving")
@@ -37,12 +36,13 @@ def serving(
     ----------
     engine : ``transformers``, ``vllm``, or the URL of a vLLM server that has the same model
     """
+    check_engine(engine)
     folder, metrics = settings.folder, Metrics()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     name = "demo" if model == "demo" else Path(model).resolve().name
     with contextlib.ExitStack() as stack:
         is_ready = lambda: True  # noqa: E731
-        found: Engine | None = None
+        found: Engine | str = engine
         if engine == "vllm":
             from scmulan.engines.remote import RemoteEngine
             from scmulan.serving.vllm import VllmProcess
@@ -56,12 +56,6 @@ def serving(
             kept.start()
             found = RemoteEngine(checkpoint, kept.url, model=name, key=kept.key, device=device, tries=RESTARTING)
             is_ready = lambda: kept.is_ready  # noqa: E731
-        elif engine.startswith(("http://", "https://")):
-            from scmulan.engines.remote import RemoteEngine
-
-            found = RemoteEngine(load_checkpoint(model), engine, device=device)
-        elif engine not in ENGINES:
-            raise PromptError(f"engine {engine!r}: needed {', '.join(ENGINES)} or the URL of a vLLM server")
         yield Server(settings, Models(model, name, adapters, found, device), metrics, is_ready=is_ready)
 
 

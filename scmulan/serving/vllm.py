@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -17,8 +16,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from scmulan.adapters_folder import CONFIG
-from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, SPARE_ADAPTERS, logits_class
+from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, SPARE_ADAPTERS, highest_rank, logits_class
 from scmulan.errors import EngineError
 
 PATIENCE = 300.0
@@ -135,8 +133,7 @@ def _lora(adapters: Mapping[str, Path]) -> list[str]:
     """Arguments for adapters that answer in one batch."""
     if not adapters:
         return []
-    ranks = [int(json.loads((folder / CONFIG).read_text())["r"]) for folder in adapters.values()]
-    rank = next(one for one in (8, 16, 32, 64, 128, 256, 320, 512) if one >= max(ranks))
+    rank = highest_rank(list(adapters.values()))
     modules = [f"{name}={folder.resolve()}" for name, folder in adapters.items()]
     return ["--enable-lora", "--max-loras", str(len(adapters) + SPARE_ADAPTERS), "--max-lora-rank", str(rank), "--lora-modules", *modules]
 
