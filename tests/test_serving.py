@@ -304,6 +304,17 @@ def test_others_can_t_reach_a_server_without_keys(tmp_path):
         Settings(folder=tmp_path, host="0.0.0.0")
 
 
+def test_a_port_that_is_taken_and_a_folder_that_is_a_file_are_told_before_a_model_is_opened(tmp_path):
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        asked = ["serve", "no-such-model", "--port", port, "--folder"]
+        found = CliRunner().invoke(app, [*asked, str(tmp_path / "server")]).exception
+        assert isinstance(found, ServingError)
+        assert f"127.0.0.1:{port}: address already in use; is another server there?" in str(found)
+        assert "a file; needed a folder" in str(CliRunner().invoke(app, [*asked, str(tmp_path / "file")]).exception)
+
+
 def test_without_its_packages_serve_says_what_to_install(monkeypatch):
     for name in [each for each in sys.modules if each.startswith("scmulan.serving.start")]:
         monkeypatch.delitem(sys.modules, name)
@@ -315,6 +326,8 @@ def test_without_its_packages_serve_says_what_to_install(monkeypatch):
 def test_a_key_is_made_with_the_hash_that_a_server_is_given(tmp_path):
     made = json.loads(CliRunner().invoke(app, ["key", "--json"]).output)
     path = tmp_path / "keys"
+    with pytest.raises(PromptError, match="no such file; `scmulan key` prints"):
+        read_keys(path)
     path.write_text(f"# of Anna\n{made['sha256']}\n")
     assert read_keys(path) == (hash_of_key(made["key"]),)
     path.write_text("secret\n")

@@ -60,6 +60,8 @@ def read_keys(path: Path | None) -> tuple[str, ...]:
     """Hashes of API keys from a file; PromptError for a line that is none."""
     if path is None:
         return ()
+    if not path.is_file():
+        raise PromptError(f"--key-file {path}: no such file; `scmulan key` prints a key and the line for it")
     lines = [line.split("#")[0].strip().lower() for line in path.read_text().splitlines()]
     found = tuple(line for line in lines if line)
     for number, line in enumerate(lines, 1):

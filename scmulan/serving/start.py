@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from scmulan.serving.logs import log_to_stderr
 from scmulan.serving.metrics import Metrics
 from scmulan.serving.models import Models
 from scmulan.serving.patience import Patient
-from scmulan.serving.settings import Settings
+from scmulan.serving.settings import ServingError, Settings
 
 RESTARTING = 30
 """How often a sentence is asked for while vLLM starts again: some minutes."""
@@ -72,8 +73,25 @@ def listener(server: Server) -> uvicorn.Server:
 def serve(model: str, adapters: Mapping[str, str], settings: Settings, *, engine: str = "transformers", device: str = "cpu") -> None:
     """Listen until told to end; what is being answered then is answered, and jobs are parked."""
     log_to_stderr()
+    listening = _listening(settings)
     # uvicorn raises the signal that ended it once more, which would end the process before what it started
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt), serving(model, adapters, settings, engine=engine, device=device) as server:
         log.info("listens", extra={"host": settings.host, "port": settings.port, "models": list(server.models), "engine": engine})
-        listener(server).run()
+        listener(server).run(sockets=[listening])
+
+
+def _listening(settings: Settings) -> socket.socket:
+    """The socket to listen on, taken before a model is opened; ServingError where it is another's, or there is no place for files."""
+    if settings.folder.exists() and not settings.folder.is_dir():
+        raise ServingError(f"--folder {settings.folder}: a file; needed a folder for uploads and jobs")
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((settings.host, settings.port))
+    except OSError as error:
+        found.close()
+        reason = error.strerror.lower() if error.strerror else error
+        raise ServingError(f"{settings.host}:{settings.port}: {reason}; is another server there? --port takes another one") from None
+    return found
