@@ -30,6 +30,7 @@ ID = "(file|job)-[0-9a-f]{24}"
 SENSE = ["413", "422"]
 """Codes for what a schema can't tell: an unknown gene, a file that is none."""
 CONFIG = {
+    "request-timeout": 120,
     "generation": {"deterministic": True, "allow-extra-parameters": False},  # unknown ones of a query are passed over
     "checks": {
         "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", *BUSY]},
@@ -58,7 +59,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def address(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    limits = UploadLimits(cells=500, seconds=20)
+    limits = UploadLimits(cells=500)
     made = Settings(folder=folder, port=0, keys=(hash_of_key(KEY),), per_minute=10**6, most_written=4, jobs=10**6, uploads=limits)
     with listening(Server(made, Models(str(trained.folder), "tiny", {}))) as found:
         yield found
@@ -119,6 +120,12 @@ def test_every_operation_keeps_to_its_document(case, address, client, content, t
     case.validate_response(answer)
     if answer.status_code == 202 and sent[case.operation.label, 202] > CARRIED_OUT:
         client.delete(f"/v1/jobs/{answer.json()['id']}")
+
+
+def test_numbers_have_their_limits_in_the_document():
+    of = routes().openapi()["components"]["schemas"]
+    assert (of["Enhance"]["properties"]["depth"]["minimum"], of["Enhance"]["properties"]["draws"]["maximum"]) == (1, 32)
+    assert of["Generate"]["properties"]["temperature"]["maximum"] == 5
 
 
 def test_each_operation_was_answered_well_too(client):

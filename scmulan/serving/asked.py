@@ -16,17 +16,17 @@ def _number(value: Any) -> Any:
 
 
 IS_NUMBER = BeforeValidator(_number)
-"""A text or a truth value is none, as the schemas have it; pydantic would make one of it."""
+"""A text or a truth value is none, as the schemas have it; pydantic would make one of it. It stands after the limits, or the schema loses them."""
 FileId = Annotated[str, Field(pattern=f"^{FILE_ID}$", description="Id of an uploaded file, from POST /v1/files.")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Labels = Annotated[list[Label], Field(max_length=500)]
-Temperature = Annotated[float, IS_NUMBER, Field(ge=0, le=5)]
-TopP = Annotated[float, IS_NUMBER, Field(gt=0, le=1)]
-Seed = Annotated[int, IS_NUMBER, Field(ge=0, lt=2**63, description="With the cell's number, decides all draws.")]
-Depth = Annotated[int, IS_NUMBER, Field(ge=1, le=10_000_000)]
-Number = Annotated[int, IS_NUMBER, Field(ge=1, le=1_000_000, description="Cells to write.")]
-Genes = Annotated[dict[Label, Annotated[int, IS_NUMBER, Field(ge=1, le=1_000_000)]], Field(min_length=1, max_length=2000)]
-Action = Literal["delete", "lower", "raise"] | Annotated[int, IS_NUMBER, Field(ge=0, le=1_000_000)]
+Temperature = Annotated[float, Field(ge=0, le=5), IS_NUMBER]
+TopP = Annotated[float, Field(gt=0, le=1), IS_NUMBER]
+Seed = Annotated[int, Field(ge=0, lt=2**63, description="With the cell's number, decides all draws."), IS_NUMBER]
+Depth = Annotated[int, Field(ge=1, le=10_000_000), IS_NUMBER]
+Number = Annotated[int, Field(ge=1, le=1_000_000, description="Cells to write."), IS_NUMBER]
+Genes = Annotated[dict[Label, Annotated[int, Field(ge=1, le=1_000_000), IS_NUMBER]], Field(min_length=1, max_length=2000)]
+Action = Literal["delete", "lower", "raise"] | Annotated[int, Field(ge=0, le=1_000_000), IS_NUMBER]
 
 
 class Asked(BaseModel):
@@ -51,7 +51,7 @@ class Annotate(OnFile):
 
     TASK = "annotate"
     labels: Annotated[Labels | None, Field(description="To choose from; those that the model saw for the organ when not given.")] = None
-    threshold: Annotated[float, IS_NUMBER, Field(ge=0, le=1, description="Below it a cell is `unassigned`.")] = 0.0
+    threshold: Annotated[float, Field(ge=0, le=1, description="Below it a cell is `unassigned`."), IS_NUMBER] = 0.0
     by: Literal["answer", "both"] = "answer"
 
 
@@ -133,7 +133,7 @@ class Enhance(OnFile):
 
     TASK, IN_PIECES = "enhance", 32
     depth: Depth
-    draws: Annotated[int, IS_NUMBER, Field(ge=1, le=32)] = 4
+    draws: Annotated[int, Field(ge=1, le=32), IS_NUMBER] = 4
     seed: Seed = 0
 
 
@@ -154,7 +154,7 @@ class Screen(OnFile):
     genes: Annotated[list[Label] | None, Field(min_length=1, max_length=5000)] = None
     action: Action = "raise"
     by: Literal["odds", "embedding", "gradient"] = "odds"
-    most_cells: Annotated[int, IS_NUMBER, Field(ge=1, le=200)] = 24
+    most_cells: Annotated[int, Field(ge=1, le=200), IS_NUMBER] = 24
     seed: Seed = 0
 
 

@@ -104,7 +104,7 @@ class CompletionAsked(Lenient):
     prompt: (
         Annotated[str, Field(max_length=MOST_TOKENS)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=8192)]
     )
-    n: Annotated[int, IS_NUMBER, Field(ge=1, le=64)] = 1
+    n: Annotated[int, Field(ge=1, le=64), IS_NUMBER] = 1
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
     seed: Seed | None = None
