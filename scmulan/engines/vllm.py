@@ -17,6 +17,8 @@ from scmulan.errors import EngineError
 from scmulan.model import Checkpoint
 
 DTYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float16: "float16"}
+ENDS_WITH_US = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+"""vLLM's engine core in this process. In one of its own it lives on when this one is killed (0.32); its workers end with their starter."""
 AT_ONCE = 4096
 """Sentences that are handed over together."""
 
@@ -45,7 +47,7 @@ class VllmEngine(ServedEngine):
         **settings: Any,
     ):
         super().__init__(checkpoint, device=device, dtype=dtype)
-        for name, value in ENVIRONMENT.items():
+        for name, value in {**ENVIRONMENT, **ENDS_WITH_US}.items():
             os.environ.setdefault(name, value)
         try:
             from vllm import LLM
