@@ -49,6 +49,13 @@ def adapter(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def whole(trained, tmp_path_factory):
+    """An adapter as fine-tuning makes it, which stands beside the output matrix too."""
+    settings = {**QUICK, "adapter": {"rank": 8}}
+    return finetune(kidney(), tmp_path_factory.mktemp("vllm_whole") / "whole", base=trained.folder, say=lambda _: None, **settings)
+
+
+@pytest.fixture(scope="module")
 def plain(trained, adapter):
     return opened(trained, adapter, TransformersEngine(load_checkpoint(trained.folder), dtype=torch.float32))
 
