@@ -16,7 +16,7 @@ def _number(value: Any) -> Any:
 
 
 IS_NUMBER = BeforeValidator(_number)
-"""A text or a truth value is none, as the schemas have it; pydantic would make one of it. Limits stand before it, or schemas lose them."""
+"""A text or a truth value is none, though pydantic would make one of it. It stands after the limits, or the schema loses them."""
 FileId = Annotated[str, Field(pattern=f"^{FILE_ID}$", description="Id of an uploaded file, from POST /v1/files.")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Labels = Annotated[list[Label], Field(max_length=500)]
