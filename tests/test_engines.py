@@ -15,11 +15,13 @@ from scmulan.csentence import Ragged
 from scmulan.decoding.sampling import Sampling, sample, uniform_draws
 from scmulan.engines import CellRequest, transformers_writing
 from scmulan.engines import transformers as engines
+from scmulan.engines.asked import AskedReader, write_cell
 from scmulan.engines.transformers import TransformersEngine, best_dtype, grouped_attention
 from scmulan.errors import EngineError
 from scmulan.hazard import likely, next_log_probabilities
 from scmulan.model import Checkpoint, load_checkpoint, save_checkpoint
 from scmulan.model_start import start_from_hf
+from scmulan.rates import RatesOfKind
 from scmulan.tasks import Model
 from scmulan.tokenizer_extend import extend_tokenizer, read_foreign_tokenizer
 from scmulan.training import attention
@@ -394,3 +396,16 @@ def test_other_families_annotate_and_generate(other_family, new_cells):
     model.annotate(new_cells)
     assert new_cells.obs["scmulan_cell_type_probability"].between(0, 1).all()
     assert model.generate(organ="blood", cell_type="B cell", n=3).n_obs == 3
+
+
+@pytest.mark.parametrize("is_rated", [True, False])
+def test_what_is_asked_of_a_servers_logits_is_read_as_it_was_written(model, is_rated):
+    v, sampling = model.vocabulary, Sampling(seed=2, temperature=0.5, rates=is_rated)
+    frame = np.ones((2, v.end_of_cell + 1 - v.first_depth), np.float32)
+    rates = RatesOfKind(np.arange(v.n_genes, dtype=np.float32), frame) if is_rated else None
+    asked = AskedReader(v).read(write_cell(CellRequest(prompt=np.zeros(1, np.int64), row=3, rates=rates), sampling, v.n_genes))
+    assert (asked.request.row, asked.sampling.seed, asked.sampling.temperature) == (3, 2, 0.5)
+    assert hash(asked.sampling) == hash(Sampling(seed=2, temperature=0.5))
+    assert (asked.request.rates is not None) == is_rated
+    if is_rated:
+        assert (asked.request.rates.genes == rates.genes).all()

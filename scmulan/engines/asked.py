@@ -21,6 +21,8 @@ from scmulan.rates import RatesOfKind
 
 KEY = "scmulan"
 """Under which a request's extra arguments hold the text."""
+DRAWN = tuple(name for name in vars(Sampling()) if name != "rates")
+"""What is said of a sampling; whether there are rates says the request itself, by them."""
 MOST_RATES = 64
 """Tables of rates that are kept decoded."""
 
@@ -47,7 +49,7 @@ def write_cell(request: CellRequest, sampling: Sampling, n_genes: int) -> str:
     >>> text
     '{"seed": 5, "row": 3}'
     """
-    unlike = {name: value for name, value in vars(sampling).items() if value != getattr(Sampling(), name)}
+    unlike = {name: value for name, value in vars(sampling).items() if name in DRAWN and value != getattr(Sampling(), name)}
     said: dict[str, Any] = {**unlike, "seed": sampling.seed, "row": request.row}
     if request.depth is not None:
         said["depth"] = int(request.depth)
@@ -77,7 +79,7 @@ class AskedReader:
             said = json.loads(str(text))
             if "words" in said:
                 return WordsAsked({"any": False, "text": True}[said["words"]])
-            named = {name: said[name] for name in vars(Sampling()) if name in said}
+            named = {name: said[name] for name in DRAWN if name in said}
             request = CellRequest(
                 prompt=np.zeros(0, dtype=np.int64),
                 row=int(said["row"]),
