@@ -122,7 +122,7 @@ class CellAutomaton:
 
     def __init__(self, vocabulary: Vocabulary, device: torch.device | str = "cpu"):
         self.vocabulary, self.device = vocabulary, torch.device(device)
-        self._columns = torch.arange(vocabulary.n_genes, device=self.device)
+        self._columns = torch.arange(vocabulary.n_genes, dtype=torch.int32, device=self.device)
         self._levels = torch.arange(vocabulary.first_level, vocabulary.end_of_cell, device=self.device)
 
     def begin(self, n_rows: int, *, panel: torch.Tensor | None = None, forced: Sequence[Sequence[tuple[int, int]]] = ()) -> None:
@@ -176,7 +176,7 @@ class CellAutomaton:
         mask_BV[:, v.first_depth : v.first_depth + N_DEPTHS] = phase == self.DEPTH
         mask_BV[:, v.first_depth] &= self.n_forced == 0
         genes = mask_BV[:, v.first_gene : v.last_gene]
-        torch.logical_and(self.open_BG, self._columns > self.last_gene[:, None], out=genes)
+        torch.logical_and(self.open_BG, self._columns > self.last_gene[:, None].int(), out=genes)
         genes &= is_gene_next | is_any
         mask_BV[:, v.first_level : v.end_of_cell] = (
             (self._levels > self.level[:, None]) & (self.n_open > 0)[:, None] & (is_any | (phase == self.FIRST_LEVEL))
@@ -211,7 +211,7 @@ class CellAutomaton:
         here = waits & (self.level == level)
         mask_BV[:, v.end_of_cell] &= ~waits
         mask_BV[:, v.first_level : v.end_of_cell] &= ~(waits[:, None] & ((self._levels > level[:, None]) | here[:, None]))
-        mask_BV[:, v.first_gene : v.last_gene] &= ~(here[:, None] & (self._columns > column[:, None]))
+        mask_BV[:, v.first_gene : v.last_gene] &= ~(here[:, None] & (self._columns > column[:, None].int()))
         rows = torch.nonzero(here).squeeze(1)
         mask_BV[rows, v.first_gene + column[rows]] = True
         # the level of the gene waited for is legal even where the panel leaves no other gene to put there

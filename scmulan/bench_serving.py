@@ -5,13 +5,15 @@
     vLLM alone          vLLM without scmulan's processor, from its distribution over all ids
     vLLM                with it
 
-The ways take turns, and ratios are taken within a turn. All begin with the same prompts; the ways that know no end of a cell write as many
-ids as the cells have by the mean. Limit: a fixed depth keeps the cells short, some hundred ids, so that a turn takes minutes.
+The ways take turns, and ratios are taken within a turn. All begin with the same prompts. vLLM alone writes sentences as long as scmulan's
+cells, one by one, so that as many stand in each step; model.generate writes as many ids as they have by the mean. Limit: a fixed depth
+keeps the cells short, some hundred ids, so that a turn takes minutes.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -56,6 +58,7 @@ def serving(*, model: str, device: str, seed: int, n: int | None, only: Sequence
     ----------
     n : turns of ``engines`` and ``adapters`` (3); the most that any part takes is some ten minutes on two cores
     """
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "1")  # a process has room for one engine core, and two are compared
     checkpoint = load_checkpoint(model)
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "depth": DEPTH}
     parts = {"engines": engines, "adapters": adapters, "cells": cells}
@@ -79,12 +82,13 @@ def engines(checkpoint: Checkpoint, device: str, seed: int, turns: int, say: Say
     found: dict[str, Any] = {}
     for size in SIZES:
         asked, drawn = requests_of(plain, size, seed), Sampling(seed=seed)
-        length = round(float(np.mean([len(cell) for cell in plain.engine.generate(asked, drawn)])))
+        lengths = [len(cell) - 1 for cell in plain.engine.generate(asked, drawn)]
+        length = round(float(np.mean(lengths)))
         prompts = [np.append(request.prompt, plain.vocabulary.cell) for request in asked]
         ways: dict[str, Callable[[], int]] = {
             "model.generate": functools.partial(_generate, checkpoint, prompts, plain.vocabulary.pad, length),
             "transformers": functools.partial(_written, plain.engine, asked, drawn),
-            "vLLM alone": functools.partial(_alone, vllm, prompts, length),
+            "vLLM alone": functools.partial(_alone, vllm, prompts, lengths),
             "vLLM": functools.partial(_written, vllm, asked, drawn),
         }
         speeds = in_turns(ways, turns)
@@ -131,11 +135,11 @@ def _generate(checkpoint: Checkpoint, prompts: Sequence[Ids], pad: int, length: 
     return int((said_BT.shape[1] - longest) * len(prompts))
 
 
-def _alone(engine: VllmEngine, prompts: Sequence[Ids], length: int) -> int:
-    """What vLLM writes by itself."""
+def _alone(engine: VllmEngine, prompts: Sequence[Ids], lengths: Sequence[int]) -> int:
+    """What vLLM writes by itself, each sentence as long as scmulan's."""
     from vllm import SamplingParams
 
-    drawn = SamplingParams(temperature=1.0, detokenize=False, ignore_eos=True, min_tokens=length, max_tokens=length)
+    drawn = [SamplingParams(temperature=1.0, detokenize=False, ignore_eos=True, min_tokens=most, max_tokens=most) for most in lengths]
     asked = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
     return sum(len(each.outputs[0].token_ids) for each in engine.llm.generate(asked, drawn, use_tqdm=False))
 

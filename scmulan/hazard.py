@@ -42,7 +42,9 @@ def likely(logits_BV: torch.Tensor, legal_BV: torch.Tensor, least: float, vocabu
     first, last = vocabulary.first_gene, vocabulary.last_gene
     kept_BV = legal_BV.clone()
     kept_BV[:, first:last] &= logits_BV[:, first:last] >= OFFSET + math.log(least / (1 - least))
-    return torch.where(kept_BV.any(1, keepdim=True), kept_BV, legal_BV)
+    bare = (~kept_BV.any(1)).nonzero().squeeze(1)
+    kept_BV[bare] = legal_BV[bare]
+    return kept_BV
 
 
 def draw_next(logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
@@ -53,21 +55,25 @@ def draw_next(logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.
     uniform_B : (B,) float32 in [0, 1)
     """
     first, last = vocabulary.first_gene, vocabulary.last_gene
-    legal_BG = legal_BV[:, first:last]
-    genes_BG = torch.where(legal_BG, logits_BV[:, first:last].float() - OFFSET, FAR)
-    passed_BG = torch.nn.functional.softplus(genes_BG).cumsum_(1)
-    all_passed_B = passed_BG[:, -1]
+    # few genes are left of thousands, so they are listed, row after row, and summed up in one run
+    row_N, gene_N = legal_BV[:, first:last].nonzero(as_tuple=True)
+    ends_B = torch.bincount(row_N, minlength=len(legal_BV)).cumsum(0)
+    passed_N = torch.nn.functional.softplus(logits_BV[row_N, first + gene_N].double() - OFFSET).cumsum(0)
+    passed_before_N = torch.nn.functional.pad(passed_N, (1, 0))
+    starts_B = torch.nn.functional.pad(ends_B[:-1], (1, 0))
+    before_B = passed_before_N[starts_B]
+    all_passed_B = passed_before_N[ends_B] - before_B
     others_BV = logits_BV[:, :first].float().masked_fill_(~legal_BV[:, :first], -torch.inf)
     has_others_B = legal_BV[:, :first].any(1)
     others_share_B = torch.where(has_others_B, torch.exp(-all_passed_B), 0)
     # others have the lower ids, so they come first
     weights_BV = torch.softmax(others_BV, 1).nan_to_num_()
-    other_B = _first_beyond(weights_BV.cumsum(1), uniform_B / others_share_B.clamp(min=1e-30), weights_BV)
+    other_B = _first_beyond(weights_BV.cumsum(1), (uniform_B / others_share_B.clamp(min=1e-30)).float(), weights_BV)
     taken_B = torch.where(has_others_B, uniform_B - others_share_B, uniform_B * -torch.expm1(-all_passed_B)).clamp(min=0)
-    gene_B = torch.searchsorted(passed_BG, -torch.log1p(-taken_B)[:, None], right=True).squeeze(1).clamp_(max=last - first - 1)
-    is_legal_B = legal_BG.gather(1, gene_B[:, None]).squeeze(1)
-    gene_B = torch.where(is_legal_B, gene_B, passed_BG.argmax(1))  # rounding at the end of the unit interval
-    has_genes_B = all_passed_B > 0
+    has_genes_B = ends_B > starts_B
+    at_B = torch.searchsorted(passed_N, before_B - torch.log1p(-taken_B), right=True)
+    at_B = torch.where(has_genes_B, at_B.clamp(min=starts_B, max=ends_B - 1), 0)
+    gene_B = torch.nn.functional.pad(gene_N, (0, 1))[at_B]
     is_gene_B = has_genes_B & (~has_others_B | (uniform_B >= others_share_B))
     return torch.where(is_gene_B, first + gene_B, other_B)
 
