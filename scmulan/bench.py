@@ -328,9 +328,12 @@ def _vocabulary_roundtrip(opened: Model) -> dict[str, int]:
     return {"vocabulary_entries": len(entries), "vocabulary_entries_that_differ": wrong, "bytes_that_are_no_text_alone": not_text}
 
 
-def sampling(*, model: str, device: str, seed: int, n: int | None, say: Say, **_: Any) -> dict[str, Any]:
-    """Tokens drawn from the model under the automaton, each checked by the parser, which knows nothing of the automaton."""
-    opened, wanted = load(model, device=device), n or 1_000_000
+def sampling(*, model: str, device: str, seed: int, n: int | None, only: Sequence[str], say: Say, **_: Any) -> dict[str, Any]:
+    """Tokens drawn from the model under the automaton, each checked by the parser, which knows nothing of the automaton.
+
+    ``only`` names the engine: transformers where not given, vllm, or a URL.
+    """
+    opened, wanted = load(model, device=device, engine=next(iter(only), "transformers")), n or 1_000_000
     tokens = cells = broken = empty = 0
     began = time.perf_counter()
     while tokens < wanted:

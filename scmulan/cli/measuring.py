@@ -107,7 +107,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help="sentence, training, parts, optimizers, organs, readout, change, enhance, next-state, integration, serving: what to run, "
-            "by name; all, or the usual, when not given; kill: single, ddp or fsdp2; load: the engine. Repeatable."
+            "by name; all, or the usual, when not given; kill: single, ddp or fsdp2; load, sampling: the engine. Repeatable."
         ),
     ] = None,
     presets: Annotated[str, typer.Option(help="training, parts, losses: sizes of model, as demo,100m.")] = "demo",

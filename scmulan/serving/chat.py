@@ -28,7 +28,7 @@ from scmulan.tasks_asking import Answer, requests_given
 from scmulan.tasks_carrying import Circumstances, both_sides
 from scmulan.tasks_saying import Result
 
-MOST_CELLS = 200
+MOST_CELLS = 100
 """Cells of a file that a chat asks about."""
 MOST_WRITTEN = 100
 """Cells that a chat writes."""
