@@ -5,6 +5,7 @@ Memory holds a block, and of all cells what is added to ``obs``: some bytes a ce
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,9 +58,9 @@ def _opened(path: Path, mode: str) -> Iterator[tuple[h5py.File, Disk]]:
 
 
 class Disk:
-    """A file below HDF5 that keeps the first error of the disk to itself, and takes no more from then on.
+    """A file below HDF5 that keeps the first error of the disk to itself, and from then on what is written, so that it reads back.
 
-    HDF5 that can't write what it still holds when it is closed brings the process down, as it does on a full disk.
+    HDF5 brings the process down when it can't write what it still holds as it is closed, and when it reads other bytes than it wrote.
     """
 
     error: OSError | None
@@ -67,7 +68,7 @@ class Disk:
     def __init__(self, path: Path, mode: str):
         file: Any = open(path, mode, buffering=0)  # noqa: SIM115
         self._file, self.error = file, None
-        self.read, self.readinto, self.seek, self.tell = file.read, file.readinto, file.seek, file.tell
+        self._at, self._unwritten = 0, list[tuple[int, bytes]]()
 
     def __enter__(self) -> Disk:
         return self
@@ -80,18 +81,53 @@ class Disk:
         if self.error is not None:
             raise self.error
 
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end()}[whence]
+        return self._at
+
+    def _end(self) -> int:
+        """Where the last of it stands, whether it could be written or not."""
+        return max(int(self._file.seek(0, os.SEEK_END)), *(at + len(content) for at, content in self._unwritten), 0)
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        content = bytearray(max(0, self._end() - self._at) if size < 0 else size)
+        return bytes(content[: self.readinto(content)])
+
+    def readinto(self, content: Any) -> int:
+        at, end = self._at, self._end()
+        view = memoryview(content).cast("B")[: max(0, end - at)]
+        self._file.seek(at)
+        n = 0
+        while n < len(view) and (more := self._file.readinto(view[n:])):
+            n += more
+        view[n:] = bytes(len(view) - n)
+        for start, unwritten in self._unwritten:
+            first, last = max(start, at), min(start + len(unwritten), at + len(view))
+            if first < last:
+                view[first - at : last - at] = unwritten[first - start : last - start]
+        self._at = at + len(view)
+        return len(view)
+
     def write(self, content: Any) -> int:
-        left = memoryview(content)
-        while len(left) and self.error is None:
+        view = memoryview(content).cast("B")
+        done = 0
+        while done < len(view) and self.error is None:
             try:
-                left = left[self._file.write(left) :]
+                self._file.seek(self._at + done)
+                done += self._file.write(view[done:])
             except OSError as error:
                 self.error = error
-        return len(content)
+        if done < len(view):
+            self._unwritten.append((self._at + done, bytes(view[done:])))
+        self._at += len(view)
+        return len(view)
 
     def truncate(self, size: int | None = None) -> None:
         try:
-            self._file.truncate(size)
+            self._file.truncate(self._at if size is None else size)
         except OSError as error:
             self.error = self.error or error
 
