@@ -90,6 +90,7 @@ def run(
     tokenizer: str | None = None,
     peak_tflops: float | None = None,
     steps: int | None = None,
+    keep: Path | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """One measurement by name, as plain data."""
@@ -128,7 +129,7 @@ def run(
         raise PromptError(f"bench {what!r}: needed one of {', '.join(measures)}{nearest(what, list(measures))}")
     if data is not None and not data.is_dir():
         raise PromptError(f"--data {data}: {'a file' if data.exists() else 'no such folder'}; needed a folder of .h5ad files")
-    of_training = {"presets": presets or TRAINED, "tokenizer": tokenizer, "peak_tflops": peak_tflops, "steps": steps}
+    of_training = {"presets": presets or TRAINED, "tokenizer": tokenizer, "peak_tflops": peak_tflops, "steps": steps, "keep": keep}
     result = measures[what](model=model, device=device, seed=seed, data=data, n=n, only=only, say=say, **of_training)
     return {**result, "machine": f"{platform.machine()}, {_threads()} threads", "peak_memory_mb": peak_memory()}
 

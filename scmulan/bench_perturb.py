@@ -45,7 +45,16 @@ VALID = 20
 
 
 def perturb(
-    *, model: str, data: Path | None, n: int | None, only: Sequence[str], seed: int, say: Say, steps: int | None = None, **_: Any
+    *,
+    model: str,
+    data: Path | None,
+    n: int | None,
+    only: Sequence[str],
+    seed: int,
+    say: Say,
+    steps: int | None = None,
+    keep: Path | None = None,
+    **_: Any,
 ) -> dict[str, Any]:
     """Each setting of ``bench change``, or those named, with a model that was trained on it.
 
@@ -54,6 +63,7 @@ def perturb(
     model : folder of the base that is fine-tuned; or, with one setting named, of a model that was trained on that very split
     n : cells written of each perturbation (400)
     steps : of fine-tuning (900)
+    keep : folder of the tuned models; training goes on where it was stopped, and a model that is there is not trained again
     """
     recipe = RECIPE | ({"steps": steps} if steps is not None else {})
     wanted = [name for name in SETTINGS if not only or any(name.startswith(each) for each in only)]
@@ -63,7 +73,9 @@ def perturb(
     for name in wanted:
         screen, held_out = SETTINGS[name]
         task = bench_change.task_of(screen, held_out, data, seed=seed)
-        opened, minutes = tuned(model, task, screen, recipe, data=data, seed=seed, say=say)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = (keep or Path(scratch)) / name.replace(", ", "_").replace(" ", "_")
+            opened, minutes = tuned(model, task, screen, recipe, folder, data=data, seed=seed, say=say)
         asked: dict[str, Any] = {"model": opened, "label_of": functools.partial(label_of, screen), "seed": seed}
         ways = {"scmulan": functools.partial(foretell, **asked, n=n or CELLS)}
         found[name] = bench_change.measure([task], ways) | {"minutes": minutes}
@@ -76,17 +88,16 @@ def perturb(
 
 
 def tuned(
-    base: str, task: ChangeTask, screen: str, recipe: Mapping[str, Any], *, data: Path | None, seed: int, say: Say
+    base: str, task: ChangeTask, screen: str, recipe: Mapping[str, Any], folder: Path, *, data: Path | None, seed: int, say: Say
 ) -> tuple[Model, float]:
     """A model fine-tuned on the training cells of a task, and the minutes it took; the base itself where it has learnt them already."""
     opened = load(base)
     if set(opened.seen.values("perturbation")) >= {label_of(screen, target) for target in task.split.held}:
         return opened, 0.0
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
-        settings = {**recipe, "held_out": {"column": "split"}}
-        found = opened.finetune(training_cells(task, screen, data, seed), Path(name, "tuned"), seed=seed, say=say, **settings)
-        return found, round((time.perf_counter() - began) / 60, 1)
+    settings = {**recipe, "held_out": {"column": "split"}}
+    found = opened.finetune(training_cells(task, screen, data, seed), folder, seed=seed, say=say, **settings)
+    return found, round((time.perf_counter() - began) / 60, 1)
 
 
 def training_cells(task: ChangeTask, screen: str, data: Path | None, seed: int = 0) -> AnnData:

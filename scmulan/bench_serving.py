@@ -88,7 +88,7 @@ def engines(checkpoint: Checkpoint, device: str, seed: int, turns: int, say: Say
         ways: dict[str, Callable[[], int]] = {
             "model.generate": functools.partial(_generate, checkpoint, prompts, plain.vocabulary.pad, length),
             "transformers": functools.partial(_written, plain.engine, asked, drawn),
-            "vLLM alone": functools.partial(_alone, vllm, prompts, lengths),
+            "vLLM alone": functools.partial(vllm.write_alone, prompts, lengths),
             "vLLM": functools.partial(_written, vllm, asked, drawn),
         }
         speeds = in_turns(ways, turns)
@@ -133,15 +133,6 @@ def _generate(checkpoint: Checkpoint, prompts: Sequence[Ids], pad: int, length: 
             do_sample=True, top_k=0, min_new_tokens=length, max_new_tokens=length, pad_token_id=pad,
         )  # fmt: skip
     return int((said_BT.shape[1] - longest) * len(prompts))
-
-
-def _alone(engine: VllmEngine, prompts: Sequence[Ids], lengths: Sequence[int]) -> int:
-    """What vLLM writes by itself, each sentence as long as scmulan's."""
-    from vllm import SamplingParams
-
-    drawn = [SamplingParams(temperature=1.0, detokenize=False, ignore_eos=True, min_tokens=most, max_tokens=most) for most in lengths]
-    asked = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
-    return sum(len(each.outputs[0].token_ids) for each in engine.llm.generate(asked, drawn, use_tqdm=False))
 
 
 def adapters(checkpoint: Checkpoint, device: str, seed: int, turns: int, say: Say) -> dict[str, Any]:

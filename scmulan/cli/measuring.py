@@ -118,6 +118,9 @@ def bench(
         float | None, typer.Option(help="training, parts: the device's peak in bfloat16; then MFU is told, too.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="perturb: steps of fine-tuning (900).")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="perturb: folder that keeps the tuned models; a stopped training goes on there.")
+    ] = None,
 ) -> None:
     """Measure speed, memory and exactness; every figure of docs/benchmarks.md comes from here."""
     from scmulan.bench import run
@@ -125,6 +128,6 @@ def bench(
     names = [name.strip() for name in presets.split(",")]
     result = run(
         what, model=model, device=device, seed=seed, data=data, n=n, only=only or (), presets=names, tokenizer=tokenizer,
-        peak_tflops=peak_tflops, steps=steps, say=err.print,
+        peak_tflops=peak_tflops, steps=steps, keep=keep, say=err.print,
     )  # fmt: skip
     show(result, as_json, what)

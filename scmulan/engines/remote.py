@@ -61,7 +61,7 @@ class RemoteEngine(ServedEngine):
         self._used = self._base
 
     def _first_model(self) -> str:
-        names = [each["id"] for each in self._ask("GET", "/v1/models")["data"]]
+        names = [each["id"] for each in self._ask("GET", "/v1/models", tries=1)["data"]]
         return str(names[0])
 
     def add_adapter(self, name: str, adapter: Adapter) -> None:
@@ -106,19 +106,20 @@ class RemoteEngine(ServedEngine):
         weighed = {number: float(told[f"token_id:{number}"]) for number in sentence.weighed}
         return Continued(np.array(choice["token_ids"], dtype=np.int64), weighed)
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, tries: int | None = None) -> Any:
         """The server's answer, asked for again while it can't be reached."""
         import httpx
 
-        for number in range(self.tries):
+        tries = tries or self.tries
+        for number in range(tries):
             try:
                 answer = self._client.request(method, path, json=body)
             except httpx.TransportError as error:
-                if number + 1 == self.tries:
+                if number + 1 == tries:
                     raise EngineError(f"{self.url}: can't be reached ({error}); is vLLM running there?") from None
                 time.sleep(WAIT * (number + 1))
                 continue
-            if answer.status_code == 503 and number + 1 < self.tries:
+            if answer.status_code == 503 and number + 1 < tries:
                 time.sleep(WAIT * (number + 1))
                 continue
             if answer.status_code != 200:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from scmulan.adapters_folder import Adapter
+from scmulan.csentence import Ids
 from scmulan.engines.asked import KEY
 from scmulan.engines.base import Advance
 from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, SPARE_ADAPTERS, Continued, Sentence, ServedEngine, logits_class
@@ -122,3 +123,11 @@ class VllmEngine(ServedEngine):
                 yield Continued(np.array(done.token_ids, dtype=np.int64), weighed)
                 if on_sentence:
                     on_sentence(1)
+
+    def write_alone(self, prompts: Sequence[Ids], lengths: Sequence[int]) -> int:
+        """Sentences of given lengths as vLLM draws them from all ids, without scmulan's processor; how many ids. For benchmarks."""
+        from vllm import SamplingParams
+
+        params = [SamplingParams(temperature=1.0, detokenize=False, ignore_eos=True, min_tokens=n, max_tokens=n) for n in lengths]
+        asked = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
+        return sum(len(each.outputs[0].token_ids) for each in self.llm.generate(asked, params, use_tqdm=False))
