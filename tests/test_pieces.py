@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -460,7 +461,7 @@ def test_without_ray_its_extra_is_named(opening, source, tmp_path, monkeypatch):
 
 @dataclass(frozen=True, kw_only=True)
 class Noted(Opening):
-    """Notes the node of each worker that opens the model."""
+    """Notes the node of each worker that opens the model, and lets it work slowly, so that the work is not done before a node is lost."""
 
     notes: str
 
@@ -468,7 +469,15 @@ class Noted(Opening):
         import ray
 
         (Path(self.notes) / ray.get_runtime_context().get_node_id()).touch()
-        return super().open()
+        opened = super().open()
+        score = opened.engine.score
+
+        def slowly(*given, **options):
+            time.sleep(0.3)
+            return score(*given, **options)
+
+        opened.engine.score = slowly
+        return opened
 
 
 @pytest.fixture
