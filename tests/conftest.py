@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -230,3 +232,14 @@ def changed(tmp_path_factory: pytest.TempPathFactory):
     packing = {"context": 256, "pack_tokens": 1024, "thin_share": 0.0}
     recipe = fill(Recipe, tiny_recipe(folder / "run", steps=200, packing=packing), "test")
     return load(pretrain(recipe, folder / "corpus", say=lambda _: None, log_with=None))
+
+
+@contextmanager
+def no_file_larger_than(n_bytes: int):
+    """What the kernel answers then is what it answers on a full disk, but for the number."""
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, was[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)

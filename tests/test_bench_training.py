@@ -200,11 +200,6 @@ def test_a_device_that_training_would_not_run_on_is_an_error():
         measure_ways("training", presets=["tiny"], tokenizer=None, device="cuda", data=None, repetitions=1)
 
 
-@pytest.mark.parametrize("name", ["training", "parts", "losses", "packing", "optimizers"])
-def test_every_measurement_of_training_has_its_line_in_the_pages_head(name):
-    assert f"    {name} " in (bench.__doc__ or "")
-
-
 @pytest.mark.slow
 def test_the_commands_of_training_run_from_cells_to_figures():
     found = bench.run("parts", presets=["tiny"], n=1, only=["not compiled", "sdpa under a mask of the pack"], say=lambda line: None)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import resource
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from conftest import no_file_larger_than
 
 from scmulan.cells_grown import Disk
 
@@ -29,16 +28,6 @@ for limit in range(0, 60_000, 1_499):
     except Exception as error:
         print(limit, type(error).__name__)
 """
-
-
-@contextmanager
-def no_file_larger_than(n_bytes: int):
-    was = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, was[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, was)
 
 
 def test_what_a_full_disk_did_not_take_reads_back_until_it_is_told(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from anndata import AnnData
-from conftest import kind_cells
+from conftest import kind_cells, no_file_larger_than
 
 from scmulan import cells_on_disk
 from scmulan.cells import read_h5ad
@@ -376,17 +375,6 @@ def test_a_folder_that_scmulan_did_not_make_is_left_alone(opening, source, tmp_p
 
 
 # -- what can't be done ------------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def no_file_larger_than(n_bytes: int):
-    """What the kernel answers then is what it answers on a full disk, but for the number."""
-    was = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, was[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, was)
 
 
 @pytest.mark.parametrize("task", ["annotate", "generate"])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import socket
 import sys
-import threading
 import time
 
 import anndata
@@ -15,6 +13,7 @@ import httpx
 import openai
 import pandas as pd
 import pytest
+from gateway import listening
 from typer.testing import CliRunner
 
 from scmulan import assets
@@ -26,25 +25,9 @@ from scmulan.serving.app import Server
 from scmulan.serving.keys import hash_of_key
 from scmulan.serving.models import Models
 from scmulan.serving.settings import ServingError, Settings
-from scmulan.serving.start import listener
 from scmulan.serving.uploads import UploadLimits
 
 CELLS = assets.path("embedded", "cells")
-
-
-@contextlib.contextmanager
-def listening(server):
-    """A server on a free port; its address."""
-    run = listener(server)
-    thread = threading.Thread(target=run.run, daemon=True)
-    thread.start()
-    while not run.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{run.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        run.should_exit = True
-        thread.join(30)
 
 
 @pytest.fixture(scope="module")
