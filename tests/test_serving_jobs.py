@@ -21,6 +21,9 @@ class Pieces:
         self.may_go, self.carried, self.fails_at, self.waits_at = threading.Event(), [], fails_at, waits_at
         self.may_go.set()
 
+    def asks_model(self, job):
+        return True
+
     def pieces(self, job):
         return int(job.asked["pieces"])
 

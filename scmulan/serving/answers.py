@@ -5,9 +5,13 @@ Objects that OpenAI's clients know have the form of OpenAI's; what scmulan adds 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import (
+    Any,
+    Literal,
+    NotRequired,  # pydantic takes no other before Python 3.12
+)
 
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from typing_extensions import TypedDict
 
 Content = dict[str, dict[str, Any]]
 Responses = dict[int | str, dict[str, Any]]
@@ -105,6 +109,72 @@ class Job(TypedDict):
 class Jobs(TypedDict):
     object: Literal["list"]
     data: list[Job]
+
+
+class Changed(TypedDict):
+    """A gene and how it changes: log2 of the ratio of (mean CP10k + 1), its 95 % interval and q value where they are known."""
+
+    gene: str
+    log2: float
+    low: NotRequired[float]
+    high: NotRequired[float]
+    q: NotRequired[float]
+
+
+class Changes(TypedDict):
+    """The most changed genes first."""
+
+    genes: list[Changed]
+
+
+class Way(TypedDict):
+    name: str
+    about: str
+    genes: list[Changed]
+
+
+class Baselines(TypedDict):
+    """Simple answers; `why` says why there are none, or fewer."""
+
+    ways: list[Way]
+    why: str
+
+
+class Reproduced(TypedDict):
+    """`python` runs as it stands where the file lies; `command` does the same in a shell."""
+
+    python: str
+    command: str
+
+
+class ExampleTold(TypedDict):
+    """Embedded data, with three questions to try."""
+
+    name: str
+    title: str
+    about: str
+    cells: int
+    questions: list[str]
+
+
+class Limits(TypedDict):
+    file_bytes: int
+    file_cells: int
+    written: int
+    question_characters: int
+    chat_cells: int
+    rows: int
+
+
+class About(TypedDict):
+    """What there is to be asked: models, embedded data, the labels that the model saw by field, the perturbations that it learnt."""
+
+    version: str
+    models: list[Model]
+    examples: list[ExampleTold]
+    fields: dict[str, list[str]]
+    perturbations: list[str]
+    limits: Limits
 
 
 class Usage(TypedDict):

@@ -19,7 +19,7 @@ from starlette.routing import Match
 
 from scmulan import __version__
 from scmulan.errors import EngineError, ScmulanError
-from scmulan.serving import routes_cells, routes_files, routes_openai, routes_server
+from scmulan.serving import routes_cells, routes_files, routes_openai, routes_page, routes_server, routes_views
 from scmulan.serving.answers import errors
 from scmulan.serving.chat import Chat
 from scmulan.serving.guard import Guard, error_body
@@ -27,9 +27,11 @@ from scmulan.serving.jobs import JobError, Jobs, TooManyJobs
 from scmulan.serving.line import CHAT, Line
 from scmulan.serving.metrics import Metrics
 from scmulan.serving.models import Models
+from scmulan.serving.reproduced import Setting
 from scmulan.serving.room import REMOVE, NoRoom
 from scmulan.serving.settings import Settings
 from scmulan.serving.uploads import Uploads, UploadsFull, UploadTooLarge, UploadUnknown
+from scmulan.serving.views import Views
 from scmulan.serving.work import Work
 
 HOUR = 3600.0
@@ -51,14 +53,17 @@ class Server:
     models: Models
     metrics: Metrics = field(default_factory=Metrics)
     line: Line = field(default_factory=Line)
+    beside: Line = field(default_factory=lambda: Line("views"))
     chat: Chat = field(default_factory=Chat)
     is_ready: Callable[[], bool] = lambda: True
     started: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
         self._uploads: dict[str, Uploads] = {}
-        work = Work(self.models, self.files)
-        self.jobs = Jobs(self.settings.folder / "jobs", work, self.line, most=self.settings.jobs, room=self.check_room)
+        self.views = Views(self.files, lambda job_id, owner, name: self.jobs.result(job_id, owner, name))
+        self.work = work = Work(self.models, self.files, self.views)
+        folder, most = self.settings.folder / "jobs", self.settings.jobs
+        self.jobs = Jobs(folder, work, self.line, most=most, room=self.check_room, beside=self.beside)
         self.metrics.watch("scmulan_line_length", "Pieces of work that wait for the model", lambda: self.line.length)
         self.metrics.watch("scmulan_jobs_open", "Jobs that have not ended", lambda: self.jobs.n_open)
 
@@ -73,6 +78,18 @@ class Server:
         kept, most = self.files(owner).size + self.jobs.size(owner), self.settings.kept_bytes
         if kept >= most:
             raise NoRoom(f"files and results of yours take {kept:,} bytes; needed less than {most:,}: {REMOVE}")
+
+    def setting(self, model: str | None, owner: str, file_id: str | None, other_id: str | None = None) -> Setting:
+        """Which model answers, of which file, as the client calls them; a file that is gone has its id for a name."""
+
+        def named(of: str | None) -> str | None:
+            try:
+                return self.files(owner).get(of).name if of is not None else None
+            except UploadUnknown:
+                return of
+
+        adapter = model if model in self.models.adapters else None
+        return {"model": self.models.name, "adapter": adapter, "filename": named(file_id), "other_filename": named(other_id)}
 
     def _owners(self) -> list[str]:
         """Whoever has a folder of files, from before this server too."""
@@ -121,12 +138,15 @@ def routes(lifespan: Any = None, *, has_keys: bool = True) -> FastAPI:
         responses=errors(408, 413, 421, 500),
     )
     bearer = HTTPBearer(auto_error=False, description="An API key, as `scmulan key` makes one.")  # the guard looks at it before any route
-    for router in (routes_openai.router, routes_files.router, routes_cells.router, routes_server.figures):
+    for router in (
+        routes_openai.router, routes_files.router, routes_cells.router, routes_views.router, routes_page.router, routes_server.figures,
+    ):  # fmt: skip
         if has_keys:
             app.include_router(router, responses=errors(401, 429), dependencies=[Depends(bearer)])
         else:
             app.include_router(router, responses=errors(429))
     app.include_router(routes_server.router)
+    app.include_router(routes_page.page)
     return app
 
 
@@ -140,6 +160,7 @@ def make_app(server: Server) -> FastAPI:
         tidying.cancel()
         server.jobs.park()
         await asyncio.to_thread(server.line.close)
+        await asyncio.to_thread(server.beside.close)
         log.info("closed", extra={"parked": server.jobs.n_open})
 
     app = routes(lifespan, has_keys=bool(server.settings.keys))

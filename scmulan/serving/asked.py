@@ -18,6 +18,12 @@ def _number(value: Any) -> Any:
 IS_NUMBER = BeforeValidator(_number)
 """A text or a truth value is none, though pydantic would make one of it. It stands after the limits, or the schema loses them."""
 FileId = Annotated[str, Field(pattern=f"^{FILE_ID}$", description="Id of an uploaded file, from POST /v1/files.")]
+JobId = Annotated[str, Field(pattern="^job-[0-9a-f]{24}$", description="Id of a job.")]
+MOST_ROWS = 100_000
+Rows = Annotated[
+    list[Annotated[int, Field(ge=0)]],
+    Field(min_length=1, max_length=MOST_ROWS, description="Only these cells of the file, by number from 0, in this order."),
+]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Labels = Annotated[list[Label], Field(max_length=500)]
 Temperature = Annotated[float, Field(ge=0, le=5), IS_NUMBER]
@@ -29,7 +35,7 @@ Genes = Annotated[dict[Label, Annotated[int, Field(ge=1, le=1_000_000), IS_NUMBE
 Action = Literal["delete", "lower", "raise"] | Annotated[int, Field(ge=0, le=1_000_000), IS_NUMBER]
 
 
-class Asked(BaseModel):
+class JobAsked(BaseModel):
     """What every job may be asked."""
 
     model_config = ConfigDict(extra="forbid")
@@ -37,6 +43,11 @@ class Asked(BaseModel):
     ON_FILE: ClassVar[bool] = True
     IN_PIECES: ClassVar[int] = 256
     """Cells of a piece; 0 where all cells are needed at once."""
+
+
+class Asked(JobAsked):
+    """What is asked of a model."""
+
     model: Annotated[str | None, Field(max_length=200, description="Model or adapter, as in GET /v1/models.")] = None
 
 
@@ -44,6 +55,7 @@ class OnFile(Asked):
     """A job on cells of a file."""
 
     file_id: FileId
+    rows: Rows | None = None
 
 
 class Annotate(OnFile):
@@ -166,4 +178,4 @@ TASKS: dict[str, type[Asked]] = {
 
 def options(asked: Asked) -> dict[str, Any]:
     """What of a job goes to the model's method, by its names."""
-    return asked.model_dump(exclude={"model", "file_id", "perturbed_file_id"}, exclude_none=True)
+    return asked.model_dump(exclude={"model", "file_id", "perturbed_file_id", "rows"}, exclude_none=True)

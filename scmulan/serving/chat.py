@@ -69,6 +69,7 @@ class Answered:
     shown : the requests, as text
     leans : whether the question was read as leaning on the one before
     plots : bars by label, each number a fact of a result
+    rows : which of the cells were asked about, where not all were
     """
 
     answer: Answer
@@ -78,6 +79,7 @@ class Answered:
     plots: list[dict[str, Any]]
     warnings: list[str]
     cells: AnnData | None
+    rows: list[int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -117,12 +119,12 @@ class Chat:
             else:
                 requests = requests_given(given, list(model.prompts.fields)).requests
             tasks = self._within(requests)
-            cells, notes = _some(asked.cells, MOST_REWRITTEN if tasks & set(REWRITE) else MOST_CELLS, asked.seed)
+            cells, rows, notes = _some(asked.cells, MOST_REWRITTEN if tasks & set(REWRITE) else MOST_CELLS, asked.seed)
             answer = model.ask(cells, asked.questions[-1] if given is None else None, request=given, seed=asked.seed)
             answer = _with_evidence(answer, Circumstances(model=model, adata=cells, seed=asked.seed))
         shown = "; ".join(map(str, answer.request))
         text = " ".join([*notes, answer.text])
-        return Answered(answer, shown, text, leans, _plots(answer), said, _cells(answer, cells))
+        return Answered(answer, shown, text, leans, _plots(answer), said, _cells(answer, cells), rows)
 
     def read(self, model: Model, questions: Sequence[str]) -> tuple[tuple[Request, ...], bool]:
         """The requests of the last question, and whether it leans on the one before it."""
@@ -157,12 +159,13 @@ class Chat:
         return {request.task for request in requests}
 
 
-def _some(cells: AnnData | None, most: int, seed: int) -> tuple[AnnData | None, list[str]]:
-    """At most so many cells, drawn evenly, and what is said of it."""
+def _some(cells: AnnData | None, most: int, seed: int) -> tuple[AnnData | None, list[int] | None, list[str]]:
+    """At most so many cells, drawn evenly, which those are where they are not all, and what is said of it."""
     if cells is None or cells.n_obs <= most:
-        return cells, []
+        return cells, None, []
     rows = np.sort(np.random.default_rng([seed, 31]).permutation(cells.n_obs)[:most])
-    return cells[rows].copy(), [f"Of {cells.n_obs:,} cells {most:,} were asked about, drawn evenly; a job asks about all."]
+    told = f"Of {cells.n_obs:,} cells {most:,} were asked about, drawn evenly; a job asks about all."
+    return cells[rows].copy(), rows.tolist(), [told]
 
 
 def cells_of_genes(model: Model, genes: dict[str, int], fields: dict[str, str]) -> AnnData:

@@ -23,7 +23,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 OPEN = ("/health", "/ready")
-"""Routes that need no key."""
+"""Routes that need no key and are not counted."""
+PAGE = ("/", "/assets/")
+"""The page, which needs no key; what it asks for does."""
 FILES = "/v1/files"
 FORM = 2**20
 """Bytes of a form around a file."""
@@ -86,7 +88,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 said["status"] = message["status"]
                 extra = [*HEADERS.items(), ("x-request-id", name)]
-                message["headers"] = [*message.get("headers", []), *((key.encode(), value.encode()) for key, value in extra)]
+                known = {key for key, _ in message.get("headers", [])}
+                more = [(key.encode(), value.encode()) for key, value in extra if key.encode() not in known]
+                message["headers"] = [*message.get("headers", []), *more]
             await send(message)
 
         client: Bucket | None = None
@@ -94,7 +98,7 @@ class Guard:
             headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
             self._check_host(headers)
             scope["owner"] = self._owner(headers, scope["path"])
-            if scope["path"] not in OPEN:
+            if scope["path"] not in OPEN and not _is_page(scope["path"]):
                 client = self._admit(scope["owner"] or (scope.get("client") or ("?",))[0])
             body.check(headers)
             await self.app(scope, body.receive, guarded_send)
@@ -120,7 +124,7 @@ class Guard:
             raise Refused(421, f"this server is not called {name[:80]!r}; start it with --hostname for that name", "misdirected_request")
 
     def _owner(self, headers: dict[str, str], path: str) -> str:
-        if not self.settings.keys or path in OPEN:
+        if not self.settings.keys or path in OPEN or _is_page(path):
             return ""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given = hash_of_key(key.strip())
@@ -144,6 +148,10 @@ class Guard:
         bucket.left -= 1
         bucket.at_once += 1
         return bucket
+
+
+def _is_page(path: str) -> bool:
+    return path == PAGE[0] or path.startswith(PAGE[1])
 
 
 class Body:

@@ -95,6 +95,10 @@ class Carrier(Protocol):
         """Write the results from the pieces; a summary of them."""
         ...
 
+    def asks_model(self, job: Job) -> bool:
+        """Whether it stands in the line of the model; other jobs go beside it."""
+        ...
+
 
 class Jobs:
     """All jobs of a server.
@@ -104,10 +108,20 @@ class Jobs:
     folder : where they are kept
     most : how many may wait
     room : raises a ScmulanError where an owner has none left
+    beside : the line of jobs that ask no model
     """
 
-    def __init__(self, folder: Path, carrier: Carrier, line: Line, *, most: int = 100, room: Callable[[str], object] = lambda _: None):
-        self.folder, self.carrier, self.line, self.most, self.room = folder, carrier, line, most, room
+    def __init__(
+        self,
+        folder: Path,
+        carrier: Carrier,
+        line: Line,
+        *,
+        most: int = 100,
+        room: Callable[[str], object] = lambda _: None,
+        beside: Line | None = None,
+    ):
+        self.folder, self.carrier, self.line, self.most, self.room, self.beside = folder, carrier, line, most, room, beside or line
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._watchers: dict[str, list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[Job]]]] = {}
@@ -157,6 +171,14 @@ class Jobs:
     def path(self, job: Job, name: str) -> Path:
         """A file of a job."""
         return self.folder / job.id / name
+
+    def result(self, job_id: str, owner: str, name: str) -> Path:
+        """A file of the result of a job; JobError where it has none of that name."""
+        job = self.get(job_id, owner)
+        path = self.path(job, f"result.{name}")
+        if job.state != DONE or not path.is_file():
+            raise JobError(f"this job has no result.{name}: it is {job.state}" + (f" ({job.message})" if job.message else ""))
+        return path
 
     def size(self, owner: str = "") -> int:
         """Bytes of the jobs of an owner, with their pieces and results."""
@@ -258,7 +280,8 @@ class Jobs:
             raise
 
     def _line_up(self, job: Job) -> None:
-        self.line.put(lambda: self._step(job.id), JOB)
+        line = self.line if self.carrier.asks_model(job) else self.beside
+        line.put(lambda: self._step(job.id), JOB)
 
     def _step(self, job_id: str) -> None:
         """Do the next piece of a job, then line it up again behind the others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, cast
 
@@ -14,8 +14,9 @@ from fastapi.responses import FileResponse, StreamingResponse
 from scmulan.errors import PromptError
 from scmulan.serving import answers
 from scmulan.serving.answers import errors
-from scmulan.serving.asked import TASKS, Asked, Generate
-from scmulan.serving.jobs import DONE, Job, JobError
+from scmulan.serving.asked import TASKS, Asked, Generate, JobAsked, OnFile
+from scmulan.serving.asked_views import VIEWS, View
+from scmulan.serving.jobs import DONE, Job
 
 router = APIRouter()
 JobId = Annotated[str, Path(pattern="^job-[0-9a-f]{24}$")]
@@ -31,10 +32,19 @@ def told(job: Job) -> answers.Job:
     return cast(answers.Job, {"object": "job", **said, "results": files})
 
 
-def _route(model: type[Asked]) -> Callable[..., Any]:
-    async def add(request: Request, asked: Asked) -> answers.Job:
+def check_rows(rows: Sequence[int] | None, n_cells: int, name: str = "rows") -> None:
+    """PromptError where a number is no cell of a file, or stands twice."""
+    if rows is not None and max(rows) >= n_cells:
+        raise PromptError(f"{name}: {max(rows):,}, but the file has {n_cells:,} cells, numbered from 0")
+    if rows is not None and len(set(rows)) < len(rows):
+        raise PromptError(f"{name}: {len(rows):,} numbers, of which {len(set(rows)):,} differ; needed each cell once")
+
+
+def _route(model: type[JobAsked]) -> Callable[..., Any]:
+    async def add(request: Request, asked: JobAsked) -> answers.Job:
         server, owner = request.app.state.server, request.scope["owner"]
-        server.models.check(asked.model)
+        if isinstance(asked, Asked):
+            server.models.check(asked.model)
         if isinstance(asked, Generate) and asked.n > server.settings.most_written:
             raise PromptError(f"n is {asked.n:,}: this server writes at most {server.settings.most_written:,} cells a job; ask for several")
         if isinstance(asked, Generate):
@@ -43,6 +53,10 @@ def _route(model: type[Asked]) -> Callable[..., Any]:
         for name in ("file_id", "perturbed_file_id"):
             if name in said:
                 server.files(owner).get(said[name])
+        if isinstance(asked, OnFile):
+            check_rows(asked.rows, server.files(owner).get(asked.file_id).cells)
+        if isinstance(asked, View):
+            server.views.check(asked, owner)
         server.check_room(owner)
         return told(server.jobs.add(model.TASK, said, owner))
 
@@ -51,10 +65,10 @@ def _route(model: type[Asked]) -> Callable[..., Any]:
     return add
 
 
-for _model in TASKS.values():
+for _model in (*TASKS.values(), *VIEWS.values()):
     router.post(
         f"/v1/cells/{_model.TASK}", status_code=202, tags=["cells"], summary=(_model.__doc__ or "").splitlines()[0],
-        responses=errors(400, 404, 422, 429, 507) if _model.ON_FILE else errors(400, 422, 429, 507),
+        responses=errors(400, 404, 422, 429, 507) if _model.ON_FILE or issubclass(_model, View) else errors(400, 422, 429, 507),
     )(_route(_model))  # fmt: skip
 
 
@@ -113,11 +127,10 @@ async def _events(found: AsyncIterator[Job]) -> AsyncIterator[str]:
     responses={200: {"content": answers.FILES}, **ONE},
 )  # fmt: skip
 async def result(request: Request, job_id: JobId, kind: Literal["h5ad", "csv", "json"]) -> FileResponse:
-    jobs = request.app.state.server.jobs
-    job = jobs.get(job_id, request.scope["owner"])
-    path = jobs.path(job, f"result.{kind}")
-    if job.state != DONE or not path.is_file():
-        raise JobError(f"this job has no result.{kind}: it is {job.state}" + (f" ({job.message})" if job.message else ""))
+    jobs, owner = request.app.state.server.jobs, request.scope["owner"]
+    path = jobs.result(job_id, owner, kind)
     return FileResponse(
-        path, filename=f"{job.task}.{kind}", media_type={"csv": "text/csv", "json": "application/json"}.get(kind, "application/x-hdf5")
+        path,
+        filename=f"{jobs.get(job_id, owner).task}.{kind}",
+        media_type={"csv": "text/csv", "json": "application/json"}.get(kind, "application/x-hdf5"),
     )

@@ -18,9 +18,10 @@ from scmulan.cells import AnnData
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import CellRequest
 from scmulan.errors import PromptError, some
-from scmulan.serving import answers, chat
+from scmulan.serving import answers, chat, reproduced
 from scmulan.serving.answers import errors
-from scmulan.serving.asked import IS_NUMBER, FileId, Genes, Label, Seed, Temperature, TopP
+from scmulan.serving.asked import IS_NUMBER, FileId, Genes, Label, Rows, Seed, Temperature, TopP
+from scmulan.serving.routes_cells import check_rows
 from scmulan.tasks import Model
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -81,6 +82,7 @@ class Extra(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     file_id: FileId | None = None
+    rows: Rows | None = None
     genes: Annotated[Genes | None, Field(description="One cell, by genes with counts.")] = None
     fields: Annotated[dict[Label, Label], Field(max_length=20, description="What is known of that cell, as organism.")] = {}
     sentence: Annotated[str | None, Field(max_length=MOST_TOKENS, description="One cell, as a c-sentence.")] = None
@@ -114,16 +116,16 @@ class CompletionAsked(Lenient):
 @router.get("/models", summary="The base and its adapters")
 async def models(request: Request) -> answers.Models:
     server = request.app.state.server
-    return {"object": "list", "data": [_model(server, name) for name in server.models]}
+    return {"object": "list", "data": [model_told(server, name) for name in server.models]}
 
 
 @router.get("/models/{name}", summary="One model", responses=errors(422))
 async def model(request: Request, name: str) -> answers.Model:
     request.app.state.server.models.check(name)
-    return _model(request.app.state.server, name)
+    return model_told(request.app.state.server, name)
 
 
-def _model(server: Any, name: str) -> answers.Model:
+def model_told(server: Any, name: str) -> answers.Model:
     said: answers.Model = {"id": name, "object": "model", "created": int(server.started), "owned_by": "scmulan"}
     return said if name == server.models.name else {**said, "root": server.models.name}
 
@@ -146,8 +148,11 @@ async def chat_completions(request: Request, asked: ChatAsked) -> answers.ChatCo
         raise PromptError(f"a question of {longest:,} characters; needed at most {server.settings.most_question:,}")
     files = [name for message in asked.messages for name in message.files]
     file_id = asked.scmulan.file_id or (files[-1] if files else None)
+    rows = asked.scmulan.rows
     if file_id is not None:
-        server.files(owner).get(file_id)
+        check_rows(rows, server.files(owner).get(file_id).cells)
+    elif rows is not None:
+        raise PromptError("rows without a file; needed scmulan.file_id")
     server.check_room(owner)
 
     def work() -> tuple[Any, str]:
@@ -155,13 +160,18 @@ async def chat_completions(request: Request, asked: ChatAsked) -> answers.ChatCo
         cells = _cells(opened, asked.scmulan, server.files(owner).cells(file_id) if file_id else None)
         given = asked.scmulan.request
         requests = [] if given is None else (given if isinstance(given, list) else [given])
+        if cells is not None and rows is not None:
+            cells = cells[np.array(rows)].copy()
         found = server.chat.answer(opened, chat.Asked(questions=questions or [""], requests=requests, cells=cells, seed=asked.seed or 0))
         kept = server.jobs.keep("chat", {"shown": found.shown}, owner, found.write)
         return found, kept.id
 
     found, kept = await server.soon(work)
     server.metrics.cells.labels("chat").inc()
-    said = {**found.to_dict(), "result": f"/v1/jobs/{kept}/result.json"}
+    used = found.rows if rows is None or found.rows is None else [rows[place] for place in found.rows]
+    setting = server.setting(asked.model, owner, file_id)
+    told = reproduced.of_chat(found.to_dict()["request"], rows if used is None else used, asked.seed or 0, setting)
+    said = {**found.to_dict(), "result": f"/v1/jobs/{kept}/result.json", "reproduce": told}
     head: Head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model or server.models.name}
     if asked.stream:
         return StreamingResponse(_streamed(head, found.text, said), media_type="text/event-stream")

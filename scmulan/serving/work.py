@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
@@ -21,9 +22,11 @@ from scmulan.cells_writing import join_cells, read_back, write_h5ad
 from scmulan.engines.base import Advance
 from scmulan.errors import ScmulanWarning
 from scmulan.serving.asked import TASKS, Asked, Complete, ExplainShift, Generate, options
+from scmulan.serving.asked_views import VIEWS
 from scmulan.serving.jobs import Job
 from scmulan.serving.models import Models
 from scmulan.serving.uploads import Uploads
+from scmulan.serving.views import Views
 
 ADDS = ("annotate", "locate", "describe", "embed", "fate", "edit")
 """Tasks that add to the cells of a file; the others give cells or a table of their own."""
@@ -41,15 +44,25 @@ def warned() -> Iterator[list[str]]:
     said += list(dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, ScmulanWarning)))
 
 
+def seed_of_piece(seed: int, number: int) -> int:
+    """The seed of a piece of a job."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
 class Work:
     """Carries jobs out with the models of a server, on the files of each job's owner."""
 
-    def __init__(self, models: Models, files: Callable[[str], Uploads]):
-        self.models, self.files = models, files
+    def __init__(self, models: Models, files: Callable[[str], Uploads], views: Views):
+        self.models, self.files, self.views = models, files, views
         self._last: tuple[str, AnnData] | None = None
 
+    @staticmethod
+    def asks_model(job: Job) -> bool:
+        """Whether a job asks a model, for which it has to stand in line."""
+        return job.task not in VIEWS
+
     def cells(self, job: Job) -> AnnData:
-        """The cells of a job's file; those of the last file are kept, for its pieces come one after another."""
+        """The cells of a job's file, all of them; those of the last file are kept, for its pieces come one after another."""
         file_id = str(job.asked["file_id"])
         upload = self.files(job.owner).get(file_id)
         if self._last is None or self._last[0] != upload.id:
@@ -58,15 +71,24 @@ class Work:
 
     def pieces(self, job: Job) -> int:
         """Into how many pieces a job is cut."""
-        asked = read(job)
-        if asked.IN_PIECES == 0:
+        if not self.asks_model(job) or (asked := read(job)).IN_PIECES == 0:
             return 1
-        n = asked.n if isinstance(asked, Generate) else self.files(job.owner).get(job.asked["file_id"]).cells
+        n = asked.n if isinstance(asked, Generate) else len(self.rows(job))
         return max(1, -(-n // asked.IN_PIECES))
+
+    def rows(self, job: Job) -> npt.NDArray[np.int64]:
+        """Which cells of its file a job is about, in its order."""
+        wanted = job.asked.get("rows")
+        n_cells = self.files(job.owner).get(job.asked["file_id"]).cells
+        return np.arange(n_cells) if wanted is None else np.array(wanted, dtype=np.int64)
 
     def carry(self, job: Job, number: int, folder: Path, tick: Advance) -> list[str]:
         """Do one piece and keep what comes of it in a folder; warnings."""
-        asked, path = read(job), folder / f"{number:06d}.h5ad"
+        path = folder / f"{number:06d}.h5ad"
+        if not self.asks_model(job):
+            self.views.carry(VIEWS[job.task].model_validate(job.asked), job.owner, folder)
+            return []
+        asked = read(job)
         with warned() as said:
             found = self._whole(asked, job, tick) if asked.IN_PIECES == 0 else self._piece(asked, job, number, tick)
         if isinstance(found, pd.DataFrame):
@@ -80,15 +102,18 @@ class Work:
         if isinstance(asked, Generate):
             how = options(asked)
             n = min(asked.IN_PIECES, asked.n - number * asked.IN_PIECES)
-            how |= {"n": n, "seed": int(np.random.SeedSequence([asked.seed, number]).generate_state(1)[0])}
+            how |= {"n": n, "seed": seed_of_piece(asked.seed, number)}
             fields = how.pop("fields")
             written = model.complete(how.pop("genes"), **how, **fields, on_cell=tick) if isinstance(asked, Complete) else None
             cells = written if written is not None else model.generate(**how, **fields, on_cell=tick)
             cells.obs_names = [f"cell_{number * asked.IN_PIECES + place}" for place in range(cells.n_obs)]
             return cells
-        cells = self.cells(job)[number * asked.IN_PIECES : (number + 1) * asked.IN_PIECES].copy()
+        cells = self.cells(job)[self.rows(job)[number * asked.IN_PIECES : (number + 1) * asked.IN_PIECES]].copy()
         known = set(cells.obs), set(cells.obsm)
-        found = getattr(model, asked.TASK)(cells, **options(asked), on_cell=tick)
+        how = options(asked)
+        if "seed" in how:  # or the cells of every piece would share their draws
+            how["seed"] = seed_of_piece(how["seed"], number)
+        found = getattr(model, asked.TASK)(cells, **how, on_cell=tick)
         if asked.TASK not in ADDS:
             return found
         added = AnnData(
@@ -102,7 +127,7 @@ class Work:
 
     def _whole(self, asked: Asked, job: Job, tick: Advance) -> AnnData | pd.DataFrame:
         model = self.models.use(asked.model)
-        cells = self.cells(job).copy()
+        cells = self.cells(job)[self.rows(job)].copy()
         if isinstance(asked, ExplainShift):
             return model.explain_shift(cells, self.files(job.owner).cells(asked.perturbed_file_id), **options(asked), on_cell=tick)
         if asked.TASK == "screen":
@@ -112,7 +137,10 @@ class Work:
 
     def finish(self, job: Job, folder: Path) -> dict[str, Any]:
         """Join the pieces into ``result.h5ad`` and ``result.csv``; a summary."""
-        asked, pieces = read(job), sorted((folder / "pieces").iterdir())
+        pieces = sorted((folder / "pieces").iterdir())
+        if not self.asks_model(job):
+            return self.views.finish(job.task, pieces, folder)
+        asked = read(job)
         if pieces[0].suffix == ".csv":
             table = pd.read_csv(pieces[0], index_col=0)
             table.to_csv(folder / "result.csv")
@@ -120,7 +148,7 @@ class Work:
         parts = [read_back(path) for path in pieces]
         joined = join_cells(parts)
         if asked.TASK in ADDS:
-            cells, self._last = self.cells(job), None
+            cells = self.cells(job)[self.rows(job)].copy()
             cells.obs = cells.obs.drop(columns=[name for name in joined.obs if name in cells.obs]).join(joined.obs)
             for name, values in joined.obsm.items():
                 cells.obsm[name] = values
@@ -133,7 +161,7 @@ class Work:
 
 
 def read(job: Job) -> Asked:
-    """What a job was asked, as it was when it was taken."""
+    """What a job was asked of a model, as it was when it was taken."""
     return TASKS[job.task].model_validate(job.asked)
 
 

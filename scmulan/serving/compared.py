@@ -1,0 +1,74 @@
+"""Genes that differ between two sets of cells: Welch's t test of log1p CP10k, with means and shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from scipy.stats import false_discovery_control, t
+
+from scmulan.cells import Cells
+from scmulan.counts import log1p_cp10k
+from scmulan.errors import CellDataError
+from scmulan.genes import GeneTable
+
+MOST_TOLD = 2000
+LEAST = 3
+"""Cells of a set for a test."""
+
+
+def compared(first: Cells, second: Cells, table: GeneTable) -> dict[str, Any]:
+    """The genes that both sets measured, most significant first, as plain data.
+
+    Returns
+    -------
+    ``cells``, of each set; ``genes``, each with ``log2`` of the ratio of (mean CP10k + 1) of the second over the first, ``q``, its rate
+    of false discoveries (Benjamini-Hochberg), ``mean_a``, ``mean_b``, means of CP10k, ``share_a``, ``share_b``, shares of cells that have
+    it; ``measured``, how many genes were compared
+
+    Raises
+    ------
+    CellDataError
+        When a set has fewer than three cells, or both have no gene in common.
+    """
+    for name, cells in (("a", first), ("b", second)):
+        if len(cells) < LEAST:
+            raise CellDataError(f"{name} has {len(cells)} cells; needed {LEAST} or more to compare")
+    shared = np.intersect1d(first.measured, second.measured)
+    if not len(shared):
+        raise CellDataError("no gene was measured in both sets; nothing can be compared")
+    values = [log1p_cp10k(cells.counts[:, shared]).astype(np.float64) for cells in (first, second)]
+    q = false_discovery_control(welch(*values))
+    means = [np.asarray(each.expm1().mean(0)).ravel() for each in values]
+    shares = [np.asarray((each > 0).mean(0)).ravel() for each in values]
+    log2 = np.log2(means[1] + 1) - np.log2(means[0] + 1)
+    order = np.lexsort((-np.abs(log2), q))[:MOST_TOLD]
+    genes = [
+        {
+            "gene": str(table.symbols[shared[place]]),
+            "log2": round(float(log2[place]), 4),
+            "q": float(q[place]),
+            "mean_a": round(float(means[0][place]), 4),
+            "mean_b": round(float(means[1][place]), 4),
+            "share_a": round(float(shares[0][place]), 4),
+            "share_b": round(float(shares[1][place]), 4),
+        }
+        for place in order
+    ]
+    return {"cells": [len(first), len(second)], "measured": len(shared), "genes": genes}
+
+
+def welch(first: sp.csr_matrix, second: sp.csr_matrix) -> npt.NDArray[np.float64]:
+    """Two-sided p values of Welch's t test, gene by gene; 1 where neither set varies."""
+    n = [each.shape[0] for each in (first, second)]
+    mean = [np.asarray(each.mean(0)).ravel() for each in (first, second)]
+    squared = [np.asarray(each.multiply(each).mean(0)).ravel() for each in (first, second)]
+    error = [np.maximum(squared[k] - mean[k] ** 2, 0) / (n[k] - 1) for k in (0, 1)]
+    both = error[0] + error[1]
+    score = np.divide(mean[1] - mean[0], np.sqrt(both), out=np.zeros_like(both), where=both > 0)
+    parts = error[0] ** 2 / (n[0] - 1) + error[1] ** 2 / (n[1] - 1)
+    freedom = np.divide(both**2, parts, out=np.ones_like(both), where=parts > 0)
+    found: npt.NDArray[np.float64] = 2 * t.sf(np.abs(score), freedom)
+    return found
