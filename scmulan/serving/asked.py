@@ -41,7 +41,7 @@ class JobAsked(BaseModel):
     model_config = ConfigDict(extra="forbid")
     TASK: ClassVar[str]
     ON_FILE: ClassVar[bool] = True
-    IN_PIECES: ClassVar[int] = 256
+    IN_PIECES: ClassVar[int] = 128
     """Cells of a piece; 0 where all cells are needed at once."""
 
 

@@ -1,62 +1,79 @@
 """The line in front of a model: one piece of work at a time, what is short and waited for before what is long.
 
-A model answers with one adapter at a time and uses all cores for it. Long jobs come as pieces, and chats go between these.
+A model answers with one adapter at a time and uses all cores for it. Long jobs come as pieces, and chats go between these; where chats
+never end, a piece of a job still goes after every few of them.
 """
 
 from __future__ import annotations
 
-import itertools
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 CHAT, JOB = 0, 1
 """What goes first."""
+MOST_IN_A_ROW = 4
+"""Chats that go one after another while a job waits."""
 
 
-@dataclass(order=True)
+@dataclass(frozen=True)
 class Piece:
     """One piece of work in the line."""
 
-    rank: int
-    number: int
-    work: Callable[[], Any] | None = field(compare=False)
-    done: Future[Any] = field(compare=False)
+    work: Callable[[], Any]
+    done: Future[Any]
 
 
 class Line:
     """A thread that takes pieces of work in turn."""
 
     def __init__(self, name: str = "model"):
-        self._queue: queue.PriorityQueue[Piece] = queue.PriorityQueue()
-        self._numbers = itertools.count()
+        self._waiting: tuple[deque[Piece], deque[Piece]] = (deque(), deque())
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._in_a_row = 0
         self._thread = threading.Thread(target=self._take, name=name, daemon=True)
         self._thread.start()
 
     @property
     def length(self) -> int:
         """Pieces that wait."""
-        return self._queue.qsize()
+        return sum(map(len, self._waiting))
 
     def put(self, work: Callable[[], Any], rank: int = JOB) -> Future[Any]:
         """Line up; what comes of it is in the future. A future that was cancelled before its turn is passed over."""
         done: Future[Any] = Future()
-        self._queue.put(Piece(rank, next(self._numbers), work, done))
+        with self._changed:
+            self._waiting[rank].append(Piece(work, done))
+            self._changed.notify()
         return done
 
     def close(self) -> None:
         """Take nothing more after what is being worked on."""
-        self._queue.put(Piece(-1, next(self._numbers), None, Future()))
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
         self._thread.join()
 
+    def _next(self) -> Piece | None:
+        """The piece whose turn it is, waited for; None when the line is closed."""
+        chats, jobs = self._waiting
+        with self._changed:
+            while not self._is_closed:
+                if chats and (self._in_a_row < MOST_IN_A_ROW or not jobs):
+                    self._in_a_row += 1
+                    return chats.popleft()
+                self._in_a_row = 0
+                if jobs:
+                    return jobs.popleft()
+                self._changed.wait()
+        return None
+
     def _take(self) -> None:
-        while True:
-            piece = self._queue.get()
-            if piece.work is None:
-                return
+        while (piece := self._next()) is not None:
             if not piece.done.set_running_or_notify_cancel():
                 continue
             try:
