@@ -1,0 +1,23 @@
+import { defineConfig } from "vitest/config";
+
+const server = process.env.SCMULAN_SERVER ?? "http://127.0.0.1:8000";
+
+export default defineConfig({
+  esbuild: { jsx: "automatic", jsxImportSource: "preact", legalComments: "none" },
+  build: {
+    target: "es2022",
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    chunkSizeWarningLimit: 900,
+    rollupOptions: {
+      output: {
+        // names without hashes: the server says `no-store`, and the same sources give the same files
+        entryFileNames: "assets/[name].js",
+        chunkFileNames: "assets/[name].js",
+        assetFileNames: "assets/[name][extname]",
+      },
+    },
+  },
+  server: { proxy: { "/v1": { target: server, changeOrigin: true } } },
+  test: { environment: "jsdom", include: ["tests/**/*.test.ts", "tests/**/*.test.tsx"] },
+});
