@@ -2,6 +2,8 @@
 #   make demo     the embedded model on the embedded data; leaves demo/report.html
 #   make test     the tests that take seconds          make slow   those that take minutes
 #   make test-vllm  those that need vLLM, on its CPU build, in a virtual environment beside the other
+#   make web      the page built anew from its sources (needs node 20 or later); make test-web  its lint, types and tests
+#   make test-browser  the page in a real browser (needs chromium)
 #   make lint     ruff and mypy                        make wheel  a wheel in dist/
 #   make fuzz     parsers and reader given tens of thousands of broken inputs; two parts of 8 to 10 minutes
 #   make clean    remove all that these made, the virtual environment too
@@ -17,17 +19,18 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 VENV_VLLM := $(VENV)-vllm
+WEB := serving/web
 # A process a core, a thread each: threads of torch's that share a core starve each other.
 # A process that dies ends the run, which would else wait for it for ever.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 --durations=12
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 IS_RECENT := import sys; sys.exit("scmulan needs Python 3.11 or later; this is " + sys.version + "; make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
-.PHONY: help demo test slow test-vllm fuzz lint wheel clean
+.PHONY: help demo test slow test-vllm web test-web test-browser fuzz lint wheel clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 demo: $(VENV)/.installed
 	$(BIN)/scmulan demo --output demo
@@ -40,6 +43,21 @@ slow: $(VENV)/.installed-dev
 
 test-vllm: $(VENV_VLLM)/.installed
 	$(VENV_VLLM)/bin/python -m pytest -m vllm $(ARGS)
+
+$(WEB)/node_modules: $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --no-audit --no-fund
+	@touch $@
+
+web: $(WEB)/node_modules
+	cd $(WEB) && npm run build
+
+# What is built has to be what is in git.
+test-web: $(WEB)/node_modules
+	cd $(WEB) && npm run lint && npm test && npm run build
+	git diff --exit-code --stat -- $(WEB)/dist
+
+test-browser: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 fuzz: $(VENV)/.installed-dev
 	SCMULAN_FUZZ=50 $(BIN)/python -m pytest -k "any_ids_decode or any_yaml or any_bytes" $(ARGS)

@@ -6,6 +6,7 @@ Clusters are Leiden's on the graph of nearest neighbours. Other cells are laid w
 
 from __future__ import annotations
 
+import contextlib
 import random
 import warnings
 from dataclasses import dataclass
@@ -167,3 +168,10 @@ def components_of(points_CD: Floats, *, seed: int = 0) -> Floats:
     """Points along their own principal components, ``(C, K)``."""
     fitted = PCA(min(N_COMPONENTS, *points_CD.shape), random_state=seed)
     return np.ascontiguousarray(fitted.fit_transform(points_CD), dtype=np.float32)
+
+
+def warm() -> None:
+    """Have what lays cells out compiled before someone waits for it; nothing where it is not installed."""
+    points = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    with contextlib.suppress(EngineError):
+        laid_out(points, *neighbours(points))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import mimetypes
 from pathlib import Path
 from typing import Annotated
@@ -48,12 +49,22 @@ async def index() -> Response:
     return FileResponse(found, media_type="text/html", headers=headers) if found else HTMLResponse(NONE, status_code=404)
 
 
+@functools.lru_cache(maxsize=256)
+def _packed(path: Path, changed: float) -> bytes:
+    """A file of the page as it is sent, for it is sent often."""
+    return gzip.compress(path.read_bytes(), 6)
+
+
 @page.get("/assets/{name:path}")
-async def asset(name: str) -> Response:
+async def asset(request: Request, name: str) -> Response:
     found = page_files().get(f"assets/{name}")
     if found is None:
         return Response("no such file of the page", status_code=404, media_type="text/plain")
-    return FileResponse(found, media_type=mimetypes.guess_type(found.name)[0] or "application/octet-stream", headers=KEPT)
+    media_type = mimetypes.guess_type(found.name)[0] or "application/octet-stream"
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return FileResponse(found, media_type=media_type, headers=KEPT)
+    headers = KEPT | {"content-encoding": "gzip", "vary": "accept-encoding"}
+    return Response(_packed(found, found.stat().st_mtime), media_type=media_type, headers=headers)
 
 
 @router.get("/about", summary="What there is to be asked")

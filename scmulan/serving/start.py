@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from scmulan.engines.base import Engine
 from scmulan.engines.opening import check_engine
 from scmulan.engines.transformers import best_dtype
 from scmulan.model import load_checkpoint, model_folder
+from scmulan.serving import maps
 from scmulan.serving.app import Server, make_app
 from scmulan.serving.logs import log_to_stderr
 from scmulan.serving.metrics import Metrics
@@ -77,6 +79,7 @@ def serve(model: str, adapters: Mapping[str, str], settings: Settings, *, engine
     # uvicorn raises the signal that ended it once more, which would end the process before what it started
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt), serving(model, adapters, settings, engine=engine, device=device) as server:
+        threading.Thread(target=maps.warm, daemon=True).start()
         log.info("listens", extra={"host": settings.host, "port": settings.port, "models": list(server.models), "engine": engine})
         listener(server).run(sockets=[listening])
 
