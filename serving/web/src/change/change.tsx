@@ -3,6 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { isStopped } from "../api";
 import { thin } from "../arrays";
+import { ask } from "../chat/asking";
 import { JobFailed, jobs } from "../jobs";
 import { make } from "../making";
 import { stopper } from "../steps";
@@ -18,12 +19,11 @@ const ACTIONS: Record<"gene" | "edit", [string, string][]> = {
     ["overexpression", "raise (overexpress)"],
   ],
   edit: [
-    ["delete", "delete"],
-    ["lower", "lower"],
-    ["raise", "raise"],
+    ["deleted", "delete"],
+    ["lowered", "lower"],
+    ["raised", "raise"],
   ],
 };
-const DONE: Record<string, string> = { delete: "deleted", lower: "lowered", raise: "raised" };
 
 export function Change() {
   const way = useSignal<Way>("learnt");
@@ -34,7 +34,7 @@ export function Change() {
   const error = useSignal("");
   const file = store.file.value;
   const chosen = store.selection.value;
-  const known = store.about.value?.perturbations ?? [];
+  const known = (store.about.value?.perturbations ?? []).filter((label) => !/control/i.test(label));
   const now = way.value;
 
   const submit = (event: Event): void => {
@@ -45,14 +45,16 @@ export function Change() {
     const rows = thin(all, n.value);
     const name = now === "learnt" ? learnt.value.trim() : gene.value.trim();
     const how = now === "learnt" ? "" : action.value || ACTIONS[now][0][0];
-    const body = { file_id: file.id, model: store.model.value, rows };
-    const [path, asked, title] =
-      now === "edit"
-        ? ["/v1/cells/edit", { ...body, genes: { [name]: how } }, `${rows.length} cells with ${name} ${DONE[how]}`]
-        : now === "gene"
-          ? ["/v1/cells/perturb", { ...body, perturbation: { [name]: how } }, `${rows.length} cells after ${name} ${how}`]
-          : ["/v1/cells/perturb", { ...body, perturbation: name }, `${rows.length} cells after ${name}`];
-    make(path, asked, title, "changed", rows).catch((reason: Error) => {
+    if (now === "edit") {
+      // the answer with its shifts of labels is the chat's; it goes on there
+      store.panel.value = "ask";
+      const about = chosen ? "selection" : "all";
+      void ask(`What would it mean for these cells if ${name} were ${how}?`, about, [{ task: "edit", genes: { [name]: how } }]);
+      return;
+    }
+    const perturbation = now === "gene" ? { [name]: how } : name;
+    const title = `${rows.length} cells after ${name}${how && ` ${how}`}`;
+    make("/v1/cells/perturb", { file_id: file.id, model: store.model.value, rows, perturbation }, title, "changed", rows).catch((reason: Error) => {
       if (isStopped(reason) || stopper().aborted) return;
       if (!(reason instanceof JobFailed && reason.job.state === "cancelled")) error.value = reason.message;
     });
@@ -70,7 +72,7 @@ export function Change() {
           <legend>How</legend>
           <Choice now={way} value="learnt" said="A perturbation that the model learnt from perturbed cells" />
           <Choice now={way} value="gene" said="Any gene, by the same way; told how far the model knows it" />
-          <Choice now={way} value="edit" said="Edit a gene's counts and read what the model makes of it: no learnt intervention" />
+          <Choice now={way} value="edit" said="Edit a gene's counts and read what the model makes of it (no experiment was learnt); answered in Ask" />
         </fieldset>
         {now === "learnt" ? (
           <label>
@@ -108,10 +110,12 @@ export function Change() {
             </label>
           </div>
         )}
-        <label>
-          Cells to write anew, at most (drawn evenly)
-          <input type="number" min={4} max={500} required value={n.value} onInput={(event) => (n.value = Number(event.currentTarget.value))} />
-        </label>
+        {now !== "edit" && (
+          <label>
+            Cells to write anew, at most (drawn evenly)
+            <input type="number" min={4} max={500} required value={n.value} onInput={(event) => (n.value = Number(event.currentTarget.value))} />
+          </label>
+        )}
         {error.value && (
           <p class="error" role="alert">
             {error.value}

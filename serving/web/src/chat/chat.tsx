@@ -6,6 +6,7 @@ import * as store from "../store";
 import { cells, count, seconds } from "../words";
 import { AnswerView } from "./answer";
 import { ask, clearThread, stopAsking } from "./asking";
+import { Verdict } from "../open/verdict";
 import { Ticking } from "../parts";
 
 const GENERAL = ["10 B cells from blood", "Knock out STAT1", "Which genes are like CD3D?"];
@@ -32,6 +33,7 @@ export function Chat() {
   return (
     <div class="chat">
       <div class="thread" role="log" aria-label="Questions and answers" tabIndex={0}>
+        {thread.length === 0 && store.file.value && <Verdict file={store.file.value} />}
         {thread.length === 0 && <Suggestions texts={suggested} send={send} />}
         {thread.map((each, place) => (
           <article key={place} class="exchange" aria-label={`Question ${place + 1}`}>

@@ -27,16 +27,16 @@ export function placeLabels(of: MapView): void {
     const code = Number(child.dataset.code);
     const [x, y] = of.project(at[2 * code], at[2 * code + 1]);
     const half = Number(child.dataset.width) / 2;
+    const tall = Number(child.dataset.height) / 2;
     const isOut = !(x > 0 && x < w && y > 0 && y < h);
     const left = Math.max(half + 4, Math.min(w - half - 4, x));
-    // a label that would lie on a larger cluster's is moved down a little, or left out
-    let top = y;
-    const hits = (): boolean => taken.some(([l, t, s]) => Math.abs(t - top) < 19 && Math.abs(l - left) < half + s + 3);
-    for (let k = 0; k < 3 && hits(); k++) top += 20;
-    const isHidden = isOut || hits();
+    // a label that would lie on a larger cluster's is moved down or up a little, or left out
+    const hits = (at: number): boolean => taken.some(([l, t, s, u]) => Math.abs(t - at) < tall + u && Math.abs(l - left) < half + s + 3);
+    const top = [0, 14, -14, 28, -28].map((by) => y + by).find((at) => !hits(at));
+    const isHidden = isOut || top === undefined;
     child.style.visibility = isHidden ? "hidden" : "visible";
     if (isHidden) continue;
-    taken.push([left, top, half]);
+    taken.push([left, top, half, tall]);
     child.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px) translate(-50%, -50%)`;
   }
 }
@@ -45,7 +45,10 @@ export function Labels() {
   const ref = useRef<HTMLDivElement>(null);
   useLayoutEffect(() => {
     box = ref.current;
-    for (const child of Array.from(box?.children ?? []) as HTMLElement[]) child.dataset.width = String(child.offsetWidth);
+    for (const child of Array.from(box?.children ?? []) as HTMLElement[]) {
+      child.dataset.width = String(child.offsetWidth);
+      child.dataset.height = String(child.offsetHeight);
+    }
     if (view.value) placeLabels(view.value);
   });
   void middles.value;
@@ -78,5 +81,5 @@ export function short(name: string): string {
     .replace(/-positive/g, "+")
     .replace(/, alpha-beta/, "")
     .replace(/thymus-derived /, "");
-  return said.length > 30 ? `${said.slice(0, 28)}…` : said;
+  return said.length > 44 ? `${said.slice(0, 42)}…` : said;
 }

@@ -184,7 +184,7 @@ export class MapView {
 
   private size(n: number): number {
     const grown = 1 + 0.22 * Math.max(0, this.state.zoom - this.fitZoom());
-    return Math.max(1.6, Math.min(7, 34 / Math.sqrt(Math.sqrt(Math.max(n, 1)))  / 1.6)) * grown;
+    return Math.max(1.6, Math.min(7, 32 / Math.max(n, 1) ** 0.25)) * grown;
   }
 
   private layers(): void {

@@ -11,7 +11,7 @@ const SAID: Record<string, string> = {
 const SIGNS: Record<string, string> = { ok: "✓", warning: "!", error: "✕" };
 const FIRST = ["values", "genes", "organism", "mitochondria"];
 
-export function Verdict({ file, isShort = false }: { file: CellFile; isShort?: boolean }) {
+export function Verdict({ file }: { file: CellFile }) {
   const findings = file.verdict.findings ?? [];
   // whether it fits a repository's schema is of no matter to the model
   const matters = findings.filter((each) => each.question !== "cellxgene");
@@ -27,15 +27,11 @@ export function Verdict({ file, isShort = false }: { file: CellFile; isShort?: b
         </span>{" "}
         {cells(file.cells)}, {count(file.genes)} genes. {SAID[worst]}
       </p>
-      {!isShort && (
-        <>
-          <List findings={[...bad, ...good]} />
-          <details>
-            <summary>All {findings.length} findings</summary>
-            <List findings={findings} />
-          </details>
-        </>
-      )}
+      <List findings={[...bad, ...good]} />
+      <details>
+        <summary>All {findings.length} findings</summary>
+        <List findings={findings} />
+      </details>
     </section>
   );
 }
