@@ -19,5 +19,5 @@ export default defineConfig({
     },
   },
   server: { proxy: { "/v1": { target: server, changeOrigin: true } } },
-  test: { environment: "jsdom", include: ["tests/**/*.test.ts", "tests/**/*.test.tsx"] },
+  test: { environment: "jsdom", setupFiles: ["tests/setup.ts"], include: ["tests/**/*.test.ts", "tests/**/*.test.tsx"] },
 });

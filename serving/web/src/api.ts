@@ -20,6 +20,7 @@ export const connection = signal("");
 export const keyAsked = signal<((key: string) => void) | null>(null);
 
 const KEY = "scmulan.key";
+const MOST_WAITS = 60;
 let asking: Promise<void> | null = null;
 
 export function headers(): Record<string, string> {
@@ -57,8 +58,6 @@ export interface CallOptions {
   method?: string;
   body?: unknown;
   stop?: AbortSignal;
-  /** Whether 503 and 429 are thrown rather than waited out. */
-  impatient?: boolean;
 }
 
 /** A response that is fine. */
@@ -83,7 +82,7 @@ export async function call(path: string, options: CallOptions = {}): Promise<Res
       await askForKey();
       continue;
     }
-    if ((response.status === 429 || response.status === 503) && !options.impatient && attempt < 60) {
+    if ((response.status === 429 || response.status === 503) && attempt < MOST_WAITS) {
       const seconds = Number(response.headers.get("retry-after")) || 5;
       connection.value = `The server is busy (${await messageOf(response)}). Asking again in ${seconds} s.`;
       await pause(seconds * 1000, options.stop);

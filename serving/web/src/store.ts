@@ -67,7 +67,12 @@ export const colouring = signal<Colouring>({ by: "cluster" });
 export const colourError = signal("");
 /** Values of the column or gene that is coloured by, as fetched. */
 export const fetched = signal<Values | null>(null);
-export const coloured = computed<Values | null>(() => {
+/** Whether the values that are coloured by next are on their way; until then the colours stay. */
+export const isFetching = signal(false);
+let last: Values | null = null;
+export const coloured = computed<Values | null>(() => (isFetching.value ? last : (last = valuesNow())));
+
+function valuesNow(): Values | null {
   switch (colouring.value.by) {
     case "cluster":
       return clusters.value;
@@ -78,7 +83,7 @@ export const coloured = computed<Values | null>(() => {
     default:
       return fetched.value;
   }
-});
+}
 
 export const selection = signal<Selection | null>(null);
 /** Sets that were kept by name, to be compared. */

@@ -1,6 +1,6 @@
 /** The thread: questions with what they were about, and the answers, which the server keeps. */
 
-import { call, get, isStopped, ServerError } from "../api";
+import { call, get, isStopped } from "../api";
 import { thin } from "../arrays";
 import { keep, type KeptExchange } from "../keep";
 import { adopt } from "../making";
@@ -58,7 +58,6 @@ async function send(exchange: store.Exchange): Promise<void> {
     const response = await call("/v1/chat/completions", {
       body: { model: exchange.model, messages, scmulan: extra },
       stop: asking.signal,
-      impatient: true,
     });
     const said = (await response.json()) as Completion;
     const answer = { ...said.scmulan, text: said.choices[0]?.message.content ?? said.scmulan.text };
@@ -70,11 +69,9 @@ async function send(exchange: store.Exchange): Promise<void> {
   } catch (error) {
     const text = isStopped(error)
       ? "stopped"
-      : error instanceof ServerError && error.status === 503
-        ? `${error.message}. Ask again in a moment.`
-        : error instanceof Error
-          ? error.message
-          : String(error);
+      : error instanceof Error
+        ? error.message
+        : String(error);
     put(place, { ...exchange, error: text });
     if (!isStopped(error)) store.told.value = `Not answered: ${text}`;
   }

@@ -14,14 +14,16 @@ const MOST = 60;
 export function Legend() {
   const values = store.coloured.value;
   const { by } = store.colouring.value;
-  const title = by === "cluster" ? "Clusters" : by === "answer" ? "The model's answers" : words(values?.name ?? "");
+  const isFetching = store.isFetching.value;
+  const title = isFetching ? "" : by === "cluster" ? "Clusters" : by === "answer" ? "The model's answers" : words(values?.name ?? "");
   return (
     <section class="legend" aria-label="Legend">
       <h2>{title || "Legend"}</h2>
       {store.colourError.value && <p class="error">{store.colourError.value}</p>}
-      {!values && !store.colourError.value && <p class="quiet">{by === "obs" || by === "gene" ? "Fetching…" : "Not there yet."}</p>}
-      {values?.kind === "category" && <Named values={values} />}
-      {values?.kind === "number" && <Scale values={values} />}
+      {isFetching && !store.colourError.value && <p class="quiet">Fetching the values…</p>}
+      {!isFetching && !values && <p class="quiet">Not there yet.</p>}
+      {!isFetching && values?.kind === "category" && <Named values={values} />}
+      {!isFetching && values?.kind === "number" && <Scale values={values} />}
       <Layers />
     </section>
   );

@@ -2,7 +2,7 @@
 
 export const FEWEST = 8_000;
 const SLOW = 26;
-const FAST = 14;
+const FAST = 19;
 
 export class Pace {
   private most = 60_000;
