@@ -45,6 +45,12 @@ function prepare(file: CellFile): void {
   store.probabilities.value ??= noNumbers("probability of the answer", file.cells);
 }
 
+/** After it was cancelled, or failed. */
+export async function annotateAgain(): Promise<void> {
+  forgetSteps("all");
+  await answer(store.file.value!, stopper());
+}
+
 /** Another model or adapter: the answers are asked for again with it. */
 export async function changeModel(name: string): Promise<void> {
   store.model.value = name;

@@ -37,7 +37,8 @@ export function Generate() {
     if (depth.value) body.depth = Math.max(LEAST_DEPTH, Number(depth.value));
     const isHeld = Object.keys(held).length > 0;
     if (isHeld) body.genes = held;
-    const title = `${n.value} ${given.cell_type ?? (given.organ ? `cells of ${given.organ}` : "cells")}${isHeld ? " with genes held" : ""}, written`;
+    const kind = given.cell_type ?? (given.organ ? `cells of ${given.organ}` : "cells of any kind");
+    const title = `${kind}${isHeld ? " with genes held" : ""}, ${n.value} written`;
     make(isHeld ? "/v1/cells/complete" : "/v1/cells/generate", body, title, "generated").catch((reason: Error) => {
       if (isStopped(reason) || stopper().aborted) return;
       if (!(reason instanceof JobFailed && reason.job.state === "cancelled")) error.value = reason.message;

@@ -3,6 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { change, remove } from "../making";
 import { tick, tickAll } from "../selecting";
+import { isDark } from "../theme";
 import * as store from "../store";
 import type { Categories, Numbers } from "../types";
 import { cells, count, number, words } from "../words";
@@ -70,7 +71,7 @@ function Named({ values }: { values: Categories }) {
           <li key={each.code}>
             <label>
               <input type="checkbox" checked={codes.includes(each.code)} onChange={() => tick(each.code)} />
-              <Mark colour={categoryColour(each.code)} shape={categoryShape(each.code)} />
+              <Mark colour={categoryColour(each.code, isDark.value)} shape={categoryShape(each.code)} />
               <span class="legend-name">
                 {each.name}
                 {each.note && <small>{each.note}</small>}

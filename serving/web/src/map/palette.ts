@@ -34,11 +34,13 @@ export const SHAPES = ["circle", "square", "diamond", "triangle", "cross"] as co
 
 const toward = (colour: Rgb, other: number, share: number): Rgb => colour.map((c) => Math.round(c + (other - c) * share)) as Rgb;
 
-export function categoryColour(code: number): Rgb {
+/** In the dark the lighter ones come before the darker ones. */
+export function categoryColour(code: number, isDark = false): Rgb {
   if (code < 0) return NONE;
   const base = OKABE_ITO[code % OKABE_ITO.length];
   const round = Math.floor(code / OKABE_ITO.length) % 3;
-  return round === 0 ? base : round === 1 ? toward(base, 0, 0.35) : toward(base, 255, 0.4);
+  if (round === 0) return base;
+  return (round === 1) === isDark ? toward(base, 255, 0.4) : toward(base, 0, 0.35);
 }
 
 export const categoryShape = (code: number): number => (code < 0 ? 0 : Math.floor(code / OKABE_ITO.length) % SHAPES.length);
@@ -73,12 +75,12 @@ export function rangeOf(values: Float32Array): [number, number] {
 const TABLE = Array.from({ length: 256 }, (_, i) => numberColour(i / 255));
 
 /** Writes the look of every point: colours and shapes of the values; chosen ones stand out. */
-export function paint(look: Uint8Array, order: Int32Array, values: Values | null, chosen: Uint8Array | null): void {
+export function paint(look: Uint8Array, order: Int32Array, values: Values | null, chosen: Uint8Array | null, isDark = false): void {
   const codes = values?.kind === "category" ? values.codes : null;
   const numbers = values?.kind === "number" ? values.values : null;
   const [low, high] = numbers ? rangeOf(numbers) : [0, 1];
   const n = values?.kind === "category" ? values.categories.length : 0;
-  const colours = Array.from({ length: n + 1 }, (_, k) => categoryColour(k - 1));
+  const colours = Array.from({ length: n + 1 }, (_, k) => categoryColour(k - 1, isDark));
   const shapes = Array.from({ length: n + 1 }, (_, k) => 16 * categoryShape(k - 1));
   for (let i = 0; i < order.length; i++) {
     const row = order[i];

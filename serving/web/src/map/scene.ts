@@ -48,6 +48,7 @@ export function draw(view: MapView): () => void {
       // read here, so that a change of either paints anew
       void store.coloured.value;
       void store.selection.value;
+      void isDark.value;
       if (!cells) return;
       paintNow();
       show();
@@ -65,7 +66,7 @@ export function draw(view: MapView): () => void {
     if (!cells) return;
     const values = store.coloured.peek();
     const fits = values && (values.kind === "category" ? values.codes : values.values).length === order.length;
-    paint(cells.look, order, fits ? values : null, store.selection.peek()?.mask ?? null);
+    paint(cells.look, order, fits ? values : null, store.selection.peek()?.mask ?? null, isDark.peek());
     cells = { ...cells, lookVersion: cells.lookVersion + 1 };
   }
   return () => ends.forEach((end) => end());

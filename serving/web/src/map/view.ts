@@ -184,7 +184,8 @@ export class MapView {
 
   private size(n: number): number {
     const grown = 1 + 0.22 * Math.max(0, this.state.zoom - this.fitZoom());
-    return Math.max(1.6, Math.min(7, 32 / Math.max(n, 1) ** 0.25)) * grown;
+    const side = Math.max(0.5, Math.min(1.2, Math.min(this.box.clientWidth, this.box.clientHeight) / 700));
+    return Math.max(1.6, side * Math.min(7, 32 / Math.max(n, 1) ** 0.25)) * grown;
   }
 
   private layers(): void {

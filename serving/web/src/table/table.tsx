@@ -1,6 +1,8 @@
 /** The clusters as a table: the map for those who can't see it, and the quickest way to choose a cluster. */
 
+import { annotateAgain } from "../annotating";
 import { download } from "../api";
+import { jobs } from "../jobs";
 import { Reproduced } from "../parts";
 import { work } from "../keep";
 import { chooseCluster } from "../selecting";
@@ -12,6 +14,8 @@ export function Table() {
   const rows = store.clusterRows.value;
   const ticked = store.selection.value?.ticked;
   const all = work.value.steps.all;
+  const state = all && jobs.value[all]?.job.state;
+  const hasStopped = state === "cancelled" || state === "failed";
   if (!store.file.value) return <p class="panel-body quiet">Open a file to see its clusters.</p>;
   return (
     <div class="panel-body">
@@ -27,10 +31,18 @@ export function Table() {
               <tr>
                 <th scope="col">Cluster</th>
                 <th scope="col">Cells</th>
-                <th scope="col">The model's answer</th>
-                <th scope="col">Agree</th>
-                <th scope="col">Probability</th>
-                <th scope="col">Asked</th>
+                <th scope="col" class="text">
+                  The model's answer
+                </th>
+                <th scope="col">
+                  <abbr title="share of the asked cells with that answer">Agree</abbr>
+                </th>
+                <th scope="col">
+                  <abbr title="mean probability of that answer">Prob.</abbr>
+                </th>
+                <th scope="col">
+                  <abbr title="cells that were asked about">Asked</abbr>
+                </th>
               </tr>
             </thead>
             <tbody>
@@ -68,6 +80,11 @@ export function Table() {
           </>
         ) : (
           <p class="quiet">All {cells(store.file.value.cells)} with their answers, as h5ad and CSV, when the model is through.</p>
+        )}
+        {hasStopped && (
+          <button type="button" onClick={() => void annotateAgain()}>
+            Annotate all cells
+          </button>
         )}
       </section>
       <Verdict file={store.file.value} />
