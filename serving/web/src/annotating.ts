@@ -47,7 +47,7 @@ function prepare(file: CellFile): void {
 
 /** After it was cancelled, or failed. */
 export async function annotateAgain(): Promise<void> {
-  forgetSteps("all");
+  forgetSteps("first", "all");
   await answer(store.file.value!, stopper());
 }
 

@@ -14,7 +14,7 @@ export function Table() {
   const rows = store.clusterRows.value;
   const ticked = store.selection.value?.ticked;
   const all = work.value.steps.all;
-  const state = all && jobs.value[all]?.job.state;
+  const state = jobs.value[all ?? work.value.steps.first ?? ""]?.job.state;
   const hasStopped = state === "cancelled" || state === "failed";
   if (!store.file.value) return <p class="panel-body quiet">Open a file to see its clusters.</p>;
   return (
