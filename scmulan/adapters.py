@@ -2,8 +2,8 @@
 
 An adapter is a pair of narrow matrices beside each linear layer (Hu et al. 2021, arXiv:2106.09685), put there by PEFT, and beside the
 output matrix: how often each gene is taken, in an organ whose genes the base never met, is a number of that gene, which no change of the
-layers can say. Labels are text and genes are rows that exist, so no embedding is trained: every server of adapters (vLLM takes linear
-layers and the output matrix) can run it. The layers of the model are changed in place: ``lm.model`` stays its body. With ``bits`` the
+layers can say. Labels are text and genes are rows that exist, so no embedding is trained: vLLM, which takes linear layers and, of a
+Qwen3 or Llama, the output matrix, can run it. The layers of the model are changed in place: ``lm.model`` stays its body. With ``bits`` the
 layers below are held in 4 or 8 bits (QLoRA, arXiv:2305.14314); the adapter is the same kind of folder.
 """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,8 @@ from conftest import NEW, QUICK, kidney
 
 pytest.importorskip("vllm")
 
+from scmulan.adapters import key_of
+from scmulan.adapters_folder import CONFIG
 from scmulan.cells import read_h5ad
 from scmulan.csentence import decode_many
 from scmulan.decoding.sampling import Sampling
@@ -23,6 +27,7 @@ from scmulan.engines.base import CellRequest
 from scmulan.engines.remote import RemoteEngine
 from scmulan.engines.transformers import TransformersEngine
 from scmulan.engines.vllm import VllmEngine
+from scmulan.errors import CheckpointError, EngineError
 from scmulan.finetune import finetune
 from scmulan.model import load_checkpoint
 from scmulan.pieces.answering import annotate_file
@@ -43,7 +48,7 @@ SAMPLINGS = {
 
 @pytest.fixture(scope="module")
 def adapter(trained, tmp_path_factory):
-    """An adapter of the linear layers alone, which vLLM runs beside the base."""
+    """An adapter of some linear layers alone."""
     settings = {**QUICK, "adapter": {"rank": 8, "targets": ["q_proj", "v_proj", "down_proj"]}}
     return finetune(kidney(), tmp_path_factory.mktemp("vllm") / "kidney", base=trained.folder, say=lambda _: None, **settings)
 
@@ -56,32 +61,42 @@ def whole(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plain(trained, adapter):
-    return opened(trained, adapter, TransformersEngine(load_checkpoint(trained.folder), dtype=torch.float32))
+def adapters(adapter, whole):
+    return {"kidney": adapter, "whole": whole}
 
 
 @pytest.fixture(scope="module")
-def process(trained, adapter, tmp_path_factory):
+def plain(trained, adapters):
+    return opened(trained, adapters, TransformersEngine(load_checkpoint(trained.folder), dtype=torch.float32))
+
+
+@pytest.fixture(scope="module")
+def process(trained, adapters, tmp_path_factory):
     log = tmp_path_factory.mktemp("log") / "vllm.log"
     context = load_checkpoint(trained.folder).context
-    kept = VllmProcess(trained.folder, "base", {"kidney": adapter}, context=context, dtype="float32", log_file=log)
+    kept = VllmProcess(trained.folder, "base", adapters, context=context, dtype="float32", log_file=log)
     kept.start()
     yield kept
     kept.close()
 
 
+@pytest.fixture(scope="module")
+def in_process(trained, adapters):
+    return opened(trained, adapters, VllmEngine(load_checkpoint(trained.folder), dtype=torch.float32, adapters=3, rank=8))
+
+
 @pytest.fixture(scope="module", params=["in process", "by URL"])
-def served(request, trained, adapter):
-    checkpoint = load_checkpoint(trained.folder)
+def served(request, trained, adapters):
     if request.param == "in process":
-        return opened(trained, adapter, VllmEngine(checkpoint, dtype=torch.float32, adapters=2, rank=8))
-    process = request.getfixturevalue("process")
-    return opened(trained, adapter, RemoteEngine(checkpoint, process.url, model="base", key=process.key, dtype=torch.float32))
+        return request.getfixturevalue("in_process")
+    process, checkpoint = request.getfixturevalue("process"), load_checkpoint(trained.folder)
+    return opened(trained, adapters, RemoteEngine(checkpoint, process.url, model="base", key=process.key, dtype=torch.float32))
 
 
-def opened(trained, adapter, engine):
+def opened(trained, adapters, engine):
     model = Model(load_checkpoint(trained.folder), engine)
-    model.add_adapter(adapter, "kidney")
+    for name, folder in adapters.items():
+        model.add_adapter(folder, name)
     model.use(None)
     return model
 
@@ -104,7 +119,7 @@ def requests(model, n=24):
     ]
 
 
-@pytest.mark.parametrize("name", [None, "kidney"])
+@pytest.mark.parametrize("name", [None, "kidney", "whole"])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_cells_are_the_same_ids(plain, served, sampling, name):
     wanted, found = (each.use(name).engine.generate(requests(each), SAMPLINGS[sampling]) for each in (plain, served))
@@ -114,19 +129,20 @@ def test_cells_are_the_same_ids(plain, served, sampling, name):
     decode_many(found, plain.vocabulary, np.random.default_rng(0))
 
 
-def test_base_and_adapter_write_in_one_batch_what_each_writes_alone(served):
+def test_base_and_adapters_write_in_one_batch_what_each_writes_alone(served):
     asked = [CellRequest(prompt=served.writer.prompt("generate", {"organ": "blood"}), row=row) for row in range(12)]
     drawn = Sampling(seed=6)
-    alone = {name: served.use(name).engine.generate(asked, drawn) for name in (None, "kidney")}
+    alone = {name: served.use(name).engine.generate(asked, drawn) for name in (None, "kidney", "whole")}
     engine = served.use(None).engine
-    names = [None, "kidney"] * 6
+    names = [None, "kidney", "whole"] * 4
     mixed = [
         np.concatenate([[served.vocabulary.cell], each.ids])
         for each in engine.run([engine.sentence(request, drawn, name) for request, name in zip(asked, names, strict=True)])
     ]
     same = [np.array_equal(cell, alone[name][row]) for row, (cell, name) in enumerate(zip(mixed, names, strict=True))]
     assert sum(same) >= 11, same
-    assert any(not np.array_equal(*both) for both in zip(alone[None], alone["kidney"], strict=True))
+    for name in ("kidney", "whole"):
+        assert any(not np.array_equal(*both) for both in zip(alone[None], alone[name], strict=True))
 
 
 def test_rates_travel_with_a_request(plain, served):
@@ -139,11 +155,43 @@ def test_rates_travel_with_a_request(plain, served):
     assert [cell.tolist() for cell in found] == [cell.tolist() for cell in wanted]
 
 
-@pytest.mark.parametrize("name", [None, "kidney"])
+@pytest.mark.parametrize("name", [None, "kidney", "whole"])
 def test_labels_have_the_same_log_probabilities(plain, served, name):
     cells = kidney(6)
     tables = [each.use(name).annotate(cells.copy(), labels=[*NEW.values(), "B cell"]) for each in (plain, served)]
-    np.testing.assert_allclose(tables[0].to_numpy(), tables[1].to_numpy(), atol=1e-4)
+    np.testing.assert_allclose(*(np.log(table.to_numpy()) for table in tables), atol=1e-3)
+
+
+def test_the_comparisons_would_see_that_the_part_beside_the_output_matrix_is_left_out(trained, whole, plain):
+    without = opened(trained, {"whole": whole}, TransformersEngine(load_checkpoint(trained.folder), dtype=torch.float32))
+    torch.nn.init.zeros_(without.engine.lm.get_output_embeddings().lora_B[key_of("whole")].weight)
+    models = [each.use("whole") for each in (plain, without)]
+    cells = [each.engine.generate(requests(each), SAMPLINGS["greedy"]) for each in models]
+    assert np.mean([np.array_equal(one, other) for one, other in zip(*cells, strict=True)]) < 0.5
+    tables = [np.log(each.annotate(kidney(6), labels=[*NEW.values(), "B cell"]).to_numpy()) for each in models]
+    assert np.abs(tables[0] - tables[1]).max() > 0.1
+
+
+def test_an_adapter_that_can_not_be_run_is_refused_when_it_is_added_and_takes_no_room(in_process, adapter, whole, tmp_path):
+    config = json.loads((whole / CONFIG).read_text())
+    for number, (changes, error, said) in enumerate(
+        [
+            ({"use_dora": True}, EngineError, "vLLM can't run it .*DoRA.* `scmulan adapter merge`, or fine-tune .*targets"),
+            ({"r": 64}, EngineError, "vLLM was opened for rank 8; open it with rank=64"),
+            ({"target_modules": ["q_proj"]}, CheckpointError, "do not agree"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        shutil.copytree(whole, folder)
+        (folder / CONFIG).write_text(json.dumps({**config, **changes}))
+        with pytest.raises(error, match=said):
+            in_process.add_adapter(folder)
+    assert list(in_process.adapters) == ["kidney", "whole"]
+    in_process.add_adapter(adapter, "again")
+    cells = [each.engine.generate(requests(each), SAMPLINGS["greedy"]) for each in map(in_process.use, ("kidney", "again"))]
+    assert [cell.tolist() for cell in cells[0]] == [cell.tolist() for cell in cells[1]]
+    with pytest.raises(EngineError, match="opened for 3; open it with adapters=4"):
+        in_process.add_adapter(adapter, "one more")
 
 
 def scmulan(*words: object) -> str:
@@ -153,11 +201,11 @@ def scmulan(*words: object) -> str:
     return ended.stderr
 
 
-def test_files_are_annotated_and_cells_written_by_vllm_as_by_transformers(trained, adapter, tmp_path):
+def test_files_are_annotated_and_cells_written_by_vllm_as_by_transformers(trained, whole, tmp_path):
     kidney(30).write_h5ad(tmp_path / "in.h5ad")
-    plain, labels = Opening(model=str(trained.folder), adapter=str(adapter)), [*NEW.values(), "B cell"]
+    plain, labels = Opening(model=str(trained.folder), adapter=str(whole)), [*NEW.values(), "B cell"]
     annotate_file(plain, tmp_path / "in.h5ad", tmp_path / "plain.h5ad", labels=labels)
-    with_adapter = ("--model", trained.folder, "--adapter", adapter, "--engine", "vllm")
+    with_adapter = ("--model", trained.folder, "--adapter", whole, "--engine", "vllm")
     scmulan("annotate", tmp_path / "in.h5ad", "-o", tmp_path / "vllm.h5ad", "--labels", ";".join(labels), *with_adapter)
     wanted, found = (read_h5ad(tmp_path / f"{name}.h5ad").obs for name in ("plain", "vllm"))
     assert found["scmulan_cell_type"].tolist() == wanted["scmulan_cell_type"].tolist()
@@ -181,8 +229,8 @@ def test_all_that_is_written_is_legal(served):
     assert decode_many(cells, v, np.random.default_rng(0)).shape == (300, v.n_genes)
 
 
-def test_vllm_is_started_again_when_it_is_killed_and_no_cell_is_lost(trained, adapter, process):
-    model = opened(trained, adapter, RemoteEngine(load_checkpoint(trained.folder), process.url, model="base", key=process.key, tries=40))
+def test_vllm_is_started_again_when_it_is_killed_and_no_cell_is_lost(trained, adapters, process):
+    model = opened(trained, adapters, RemoteEngine(load_checkpoint(trained.folder), process.url, model="base", key=process.key, tries=40))
     before = process.restarts
     os.killpg(process.process.pid, signal.SIGKILL)
     began = time.monotonic()

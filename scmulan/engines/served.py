@@ -35,6 +35,8 @@ On a GPU vLLM itself would choose its runner V2 and refuse a processor for V1.""
 
 SPARE_ADAPTERS = 1
 """Slots for adapters that stay empty: on a CPU vLLM 0.32 adds the last slot to what the base writes beside an adapter (its PR 48421)."""
+INSTEAD = "make a model of both with `scmulan adapter merge`, or fine-tune one of the layers alone (`adapter: {targets: [...]}`)"
+"""What to do with an adapter that vLLM can't run: its classes of some models, as Qwen2's (0.32), take none beside the output matrix."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 

@@ -13,8 +13,8 @@ from scmulan.adapters_folder import Adapter
 from scmulan.csentence import Ids
 from scmulan.engines.asked import KEY
 from scmulan.engines.base import Advance
-from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, SPARE_ADAPTERS, Continued, Sentence, ServedEngine, logits_class
-from scmulan.errors import EngineError
+from scmulan.engines.served import ENVIRONMENT, INSTEAD, MOST_WEIGHED, SPARE_ADAPTERS, Continued, Sentence, ServedEngine, logits_class
+from scmulan.errors import EngineError, ScmulanError
 from scmulan.model import Checkpoint
 
 DTYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float16: "float16"}
@@ -70,19 +70,42 @@ class VllmEngine(ServedEngine):
             **lora,
             **settings,
         )
-        self._most_adapters = adapters
+        self._most_adapters, self._highest_rank = adapters, rank
         self._numbers: dict[str, tuple[int, str]] = {}
         self._used: str | None = None
 
     def add_adapter(self, name: str, adapter: Adapter) -> None:
-        """Load an adapter under a name, beside those there are, and use it; EngineError where there is no room for it."""
-        if name not in self._numbers and len(self._numbers) >= self._most_adapters:
+        """Load an adapter under a name, beside those there are, and use it; EngineError where it has no room or vLLM can't run it."""
+        if name in self._numbers:
+            super().add_adapter(name, adapter)  # which says that the name is taken
+            return
+        self._check_room(name, adapter)
+        number, folder = len(self._numbers) + 1, str(adapter.folder)
+        self._load(name, number, folder)
+        try:
+            super().add_adapter(name, adapter)
+        except ScmulanError:
+            self.llm.llm_engine.remove_lora(number)
+            raise
+        self._numbers[name] = (number, folder)
+        self._used = name
+
+    def _check_room(self, name: str, adapter: Adapter) -> None:
+        if len(self._numbers) >= self._most_adapters:
             raise EngineError(
                 f"adapter {name!r}: vLLM was opened for {self._most_adapters}; open it with adapters={len(self._numbers) + 1}"
             )
-        super().add_adapter(name, adapter)
-        self._numbers[name] = (len(self._numbers) + 1, str(adapter.folder))
-        self._used = name
+        if adapter.config["r"] > self._highest_rank:
+            raise EngineError(f"adapter {name!r}: vLLM was opened for rank {self._highest_rank}; open it with rank={adapter.config['r']}")
+
+    def _load(self, name: str, number: int, folder: str) -> None:
+        """Hand an adapter to vLLM now, where its refusal can be told, and not in the midst of sentences."""
+        from vllm.lora.request import LoRARequest
+
+        try:
+            self.llm.llm_engine.add_lora(LoRARequest(name, number, folder))
+        except Exception as error:  # of any kind, as vLLM's core runs in this process or in another
+            raise EngineError(f"adapter {name!r}: vLLM can't run it ({error}); {INSTEAD}") from error
 
     def use_adapter(self, name: str | None) -> None:
         """Answer with one of the adapters from now on, or with none."""

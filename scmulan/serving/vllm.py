@@ -16,13 +16,15 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from scmulan.engines.served import ENVIRONMENT, MOST_WEIGHED, SPARE_ADAPTERS, highest_rank, logits_class
+from scmulan.engines.served import ENVIRONMENT, INSTEAD, MOST_WEIGHED, SPARE_ADAPTERS, highest_rank, logits_class
 from scmulan.errors import EngineError
 
 PATIENCE = 300.0
 """Seconds in which it must have started."""
 SILENCE = 30.0
 """Seconds without an answer to a question after its health, after which it is killed."""
+REFUSED = "LoRA module is correct"
+"""What vLLM says of an adapter beside layers that it takes none of."""
 LOOK = 1.0
 MOST_WAIT = 60.0
 log = logging.getLogger("scmulan.serving")
@@ -126,7 +128,9 @@ class VllmProcess:
             return "it said nothing; start it by hand to see why"
         lines = self.log_file.read_text(errors="replace").strip().splitlines()
         told = [line for line in lines if "Error" in line] or lines
-        return f"{told[-1][-300:] if told else 'it said nothing'} ({self.log_file})"
+        last = told[-1][-300:] if told else "it said nothing"
+        advice = f"; {INSTEAD}" if REFUSED in last else ""
+        return f"{last} ({self.log_file}){advice}"
 
 
 def _lora(adapters: Mapping[str, Path]) -> list[str]:
