@@ -19,6 +19,8 @@ export interface KeptMade {
   title: string;
   from: number[];
   isShown: boolean;
+  /** The job that placed them, by the job of the map. */
+  places: Record<string, string>;
 }
 
 export interface Work {

@@ -11,7 +11,7 @@ import { colourBy } from "./colouring";
 import { jobs, resultOf } from "./jobs";
 import { forgetWork, keep, lastWork, work, workOfTab, type Work } from "./keep";
 import { fitted } from "./map/near";
-import { restoreMade } from "./making";
+import { placeAll, restoreMade } from "./making";
 import { chooseRows, restoreSelection } from "./selecting";
 import { leave, report, step, stopper } from "./steps";
 import * as store from "./store";
@@ -107,6 +107,7 @@ async function run(file: CellFile): Promise<void> {
   store.file.value = file;
   store.example.value = work.value.example;
   try {
+    if (work.value.layout === "umap" && work.value.steps.umap) await umap(file, signal); // of before: no detour by PCA
     const pca = await step("pca", "/v1/cells/map", { file_id: file.id, layout: "pca", seed: 0 }, "First map", signal);
     await takeMap("pca", pca, signal);
     restoreSelection(work.value.selection, file.cells);
@@ -119,14 +120,18 @@ async function run(file: CellFile): Promise<void> {
 }
 
 async function laterMaps(file: CellFile, signal: AbortSignal): Promise<void> {
-  const wanted = work.value.layout;
+  const isAsked = work.value.steps.umap !== undefined;
   try {
-    await takeMap("umap", await step("umap", "/v1/cells/map", { file_id: file.id, layout: "umap", seed: 0 }, "UMAP", signal), signal);
-    if (wanted === "pca" || wanted === "umap") show("umap");
+    if (!store.layouts.value.umap) await umap(file, signal, !isAsked || work.value.layout !== "pca");
     if (work.value.steps.embed) await mapEmbedding();
   } catch (error) {
     report(error, "UMAP could not be made");
   }
+}
+
+async function umap(file: CellFile, signal: AbortSignal, isShown = true): Promise<void> {
+  await takeMap("umap", await step("umap", "/v1/cells/map", { file_id: file.id, layout: "umap", seed: 0 }, "UMAP", signal), signal);
+  if (isShown && store.layoutName.value !== "embedding") show("umap");
 }
 
 /** The model's own embedding of every cell, and a map of it. */
@@ -147,6 +152,7 @@ export function show(name: store.LayoutName): void {
   if (!store.layouts.value[name]) return;
   store.layoutName.value = name;
   keep({ layout: name });
+  placeAll();
 }
 
 async function takeMap(name: store.LayoutName, job: Job, signal: AbortSignal): Promise<void> {

@@ -33,6 +33,8 @@ export interface Made {
   from: number[];
   /** Where they lie, by the job of the map. */
   placed: Record<string, Float32Array>;
+  /** The job that placed them there. */
+  places: Record<string, string>;
 }
 
 export interface Exchange {

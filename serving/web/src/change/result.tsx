@@ -29,7 +29,7 @@ export function ChangeResult({ made }: { made: Made }) {
       (reason: Error) => (error.value = reason.message),
     );
   };
-  const top = genes.value?.slice(0, TOP) ?? [];
+  const top = [...(genes.value ?? [])].sort((a, b) => (a.q ?? 1) - (b.q ?? 1) || Math.abs(b.log2) - Math.abs(a.log2)).slice(0, TOP);
   return (
     <>
       <Warnings of={job?.warnings ?? []} />
@@ -67,7 +67,7 @@ export function ChangeResult({ made }: { made: Made }) {
                     </td>
                     <td>{number(each.q, 2)}</td>
                     {baselines.value?.ways.map((way) => (
-                      <td key={way.name}>{number(way.genes.find((one) => one.gene === each.gene)?.log2, 2) || "none"}</td>
+                      <td key={way.name}>{changeOf(way.genes, each.gene)}</td>
                     ))}
                   </tr>
                 ))}
@@ -95,6 +95,10 @@ export function ChangeResult({ made }: { made: Made }) {
   );
 }
 
+/** What a way says of a gene; one that names no gene says that none changes. */
+const changeOf = (genes: Baselines["ways"][number]["genes"], gene: string): string =>
+  genes.length ? number(genes.find((each) => each.gene === gene)?.log2, 2) || "not told" : "0";
+
 function Ways({ baselines, genes }: { baselines: Baselines; genes: ChangedGene[] }) {
   if (!baselines.ways.length) return <p class="quiet">No baseline can answer here{baselines.why ? `: ${baselines.why}` : "."}</p>;
   return (
@@ -104,7 +108,7 @@ function Ways({ baselines, genes }: { baselines: Baselines; genes: ChangedGene[]
         return (
           <li key={way.name}>
             <strong>{way.name}</strong>
-            {way.about ? `: ${way.about}.` : "."} {Number.isNaN(r) ? "" : `Correlation with the model's answer, over genes of both: ${number(r, 2)}.`}
+            {way.about ? `: ${way.about.replace(/\.$/, "")}.` : "."} {Number.isNaN(r) ? "" : `Correlation with the model's answer, over genes of both: ${number(r, 2)}.`}
           </li>
         );
       })}
