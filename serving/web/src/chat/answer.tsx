@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { download } from "../api";
-import { Code, Details, Reproduced } from "../parts";
+import { Code, Details } from "../parts";
 import { Bars } from "../plots/bars";
 import type { Exchange } from "../store";
 import type { Answer, BarPlot } from "../types";
@@ -58,7 +58,6 @@ export function AnswerView({ exchange, answer, place }: { exchange: Exchange; an
           }}
         />
       )}
-      {!answer.reproduce && exchange.job && <Reproduced job={exchange.job} name={`answer_${place + 1}`} />}
       {answer.reproduce && (
         <Details title="Python and command">
           <Code title="Python" text={answer.reproduce.python} name={`answer_${place + 1}.py`} />

@@ -6,7 +6,6 @@ import { keep, type KeptExchange } from "../keep";
 import { adopt } from "../making";
 import * as store from "../store";
 import type { Answer, PlainRequest } from "../types";
-import { plotsOf } from "./facts";
 
 const MOST_ROWS = 100_000;
 const MOST_QUESTIONS = 20;
@@ -108,7 +107,7 @@ export function restoreThread(kept: KeptExchange[]): void {
     if (!each.job) return;
     const result = `/v1/jobs/${each.job}/result.json`;
     get<Answer>(result).then(
-      (answer) => put(place, { ...store.thread.value[place], answer: { ...answer, plots: answer.plots ?? plotsOf(answer.results), result } }),
+      (answer) => put(place, { ...store.thread.value[place], answer: { ...answer, result } }),
       (error: Error) => put(place, { ...store.thread.value[place], error: `the answer is no longer on the server (${error.message})` }),
     );
   });
