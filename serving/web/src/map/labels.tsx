@@ -22,7 +22,7 @@ export function placeLabels(of: MapView): void {
   if (!box || !middles.peek()) return;
   const at = middles.peek()!;
   const taken: number[][] = [];
-  const { clientWidth: w, clientHeight: h } = of.box;
+  const { width: w, height: h } = of;
   for (const child of Array.from(box.children) as HTMLElement[]) {
     const code = Number(child.dataset.code);
     const [x, y] = of.project(at[2 * code], at[2 * code + 1]);

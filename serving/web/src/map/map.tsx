@@ -40,6 +40,11 @@ export function CellMap() {
       end();
     };
   }, []);
+  useEffect(() => {
+    // let go outside of the map
+    window.addEventListener("pointerup", onLetGo);
+    return () => window.removeEventListener("pointerup", onLetGo);
+  }, []);
   useSignalEffect(() => view.value?.setCanPan(tool.value === "pan"));
 
   return (
@@ -62,7 +67,7 @@ export function CellMap() {
         onPointerDown={onDown}
         onPointerMove={onMove}
         onPointerUp={onUp}
-        onPointerCancel={() => (drawn.value = [])}
+        onPointerCancel={onLost}
         onPointerLeave={() => (hovered.value = null)}
       />
       <Drawn />
@@ -95,6 +100,7 @@ function onDown(event: PointerEvent): void {
   const [x, y] = at(event);
   down = { x, y, isAdding: event.shiftKey || event.ctrlKey || event.metaKey, draws: tool.value };
   hovered.value = null;
+  view.value.hold(tool.value === "pan");
   if (tool.value !== "pan") {
     (event.currentTarget as Element).setPointerCapture(event.pointerId);
     drawn.value = [x, y];
@@ -116,6 +122,7 @@ function onMove(event: PointerEvent): void {
 function onUp(event: PointerEvent): void {
   const began = down;
   down = null;
+  view.value?.hold(false);
   const corners = drawn.value;
   drawn.value = [];
   if (!began || !view.value || !store.layout.value) return;
@@ -127,6 +134,14 @@ function onUp(event: PointerEvent): void {
   const rows = within(store.layout.value.coordinates, polygon);
   if (began.isAdding) addRows(rows, "cells chosen on the map");
   else chooseRows(rows, "cells chosen on the map");
+}
+
+const onLetGo = (): void => view.value?.hold(false);
+
+function onLost(): void {
+  down = null;
+  drawn.value = [];
+  view.value?.hold(false);
 }
 
 const rowAt = (x: number, y: number): number => {

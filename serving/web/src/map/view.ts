@@ -26,7 +26,7 @@ export interface Lines {
 const LEAST_ZOOM = -2;
 const MOST_ZOOM = 9;
 const SLIDE = 900;
-const STILL = 160;
+const STILL = 250;
 interface State {
   target: [number, number];
   zoom: number;
@@ -45,6 +45,10 @@ export class MapView {
   private canPan = true;
   private isDark = false;
   private wantsFit = true;
+  private isHeld = false;
+  /** Of the box, kept: to ask for it between writes of styles would lay the page out each time. */
+  width = 1;
+  height = 1;
   /** Frames drawn since the page was opened, for measuring. */
   frames = 0;
 
@@ -52,6 +56,7 @@ export class MapView {
     readonly box: HTMLElement,
     private readonly onView: () => void,
   ) {
+    this.measure();
     this.deck = new Deck({
       parent: box as HTMLDivElement,
       views: new OrthographicView({ id: "map", flipY: false, controller: this.controller() }),
@@ -62,8 +67,23 @@ export class MapView {
       getCursor: ({ isDragging }) => (isDragging ? "grabbing" : "inherit"),
       onViewStateChange: ({ viewState }) => this.moveTo(viewState as unknown as State),
       onAfterRender: () => this.frames++,
-      onResize: () => (this.wantsFit ? this.fit() : this.onView()),
+      onResize: () => {
+        this.measure();
+        if (this.wantsFit) this.fit();
+        else this.onView();
+      },
     });
+  }
+
+  private measure(): void {
+    this.width = this.box.clientWidth;
+    this.height = this.box.clientHeight;
+  }
+
+  /** While a pointer holds the map it counts as moving, however slow the frames are. */
+  hold(isHeld: boolean): void {
+    this.isHeld = isHeld;
+    if (!isHeld && this.isMoving) this.begin();
   }
 
   private controller(): object {
@@ -131,7 +151,7 @@ export class MapView {
   pan(dx: number, dy: number): void {
     const scale = 2 ** this.state.zoom;
     const [x, y] = this.state.target;
-    this.moveTo({ ...this.state, target: [x + (dx * this.box.clientWidth) / scale, y + (dy * this.box.clientHeight) / scale] });
+    this.moveTo({ ...this.state, target: [x + (dx * this.width) / scale, y + (dy * this.height) / scale] });
   }
 
   zoom(by: number): void {
@@ -139,7 +159,7 @@ export class MapView {
   }
 
   private fitZoom(): number {
-    return Math.log2(Math.max(60, Math.min(this.box.clientWidth, this.box.clientHeight)) / 2.16);
+    return Math.log2(Math.max(60, Math.min(this.width, this.height)) / 2.16);
   }
 
   fit(): void {
@@ -151,13 +171,13 @@ export class MapView {
   project(x: number, y: number): [number, number] {
     const scale = 2 ** this.state.zoom;
     const [tx, ty] = this.state.target;
-    return [(x - tx) * scale + this.box.clientWidth / 2, (ty - y) * scale + this.box.clientHeight / 2];
+    return [(x - tx) * scale + this.width / 2, (ty - y) * scale + this.height / 2];
   }
 
   unproject(px: number, py: number): [number, number] {
     const scale = 2 ** this.state.zoom;
     const [tx, ty] = this.state.target;
-    return [(px - this.box.clientWidth / 2) / scale + tx, ty - (py - this.box.clientHeight / 2) / scale];
+    return [(px - this.width / 2) / scale + tx, ty - (py - this.height / 2) / scale];
   }
 
   /** Map units of so many pixels. */
@@ -167,6 +187,7 @@ export class MapView {
   private begin(): void {
     window.clearTimeout(this.stillTimer);
     this.stillTimer = window.setTimeout(() => {
+      if (this.isHeld) return;
       this.isMoving = false;
       this.layers();
     }, STILL);
@@ -184,7 +205,7 @@ export class MapView {
 
   private size(n: number): number {
     const grown = 1 + 0.22 * Math.max(0, this.state.zoom - this.fitZoom());
-    const side = Math.max(0.5, Math.min(1.2, Math.min(this.box.clientWidth, this.box.clientHeight) / 700));
+    const side = Math.max(0.5, Math.min(1.2, Math.min(this.width, this.height) / 700));
     return Math.max(1.6, side * Math.min(7, 32 / Math.max(n, 1) ** 0.25)) * grown;
   }
 
