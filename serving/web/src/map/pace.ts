@@ -10,6 +10,11 @@ export class Pace {
 
   constructor(private readonly now: () => number = () => performance.now()) {}
 
+  /** Whether even the fewest points are slow, as where no graphics card draws: then pixels cost more than points. */
+  get isStrained(): boolean {
+    return this.most <= FEWEST;
+  }
+
   begin(): void {
     this.last = 0;
   }

@@ -99,7 +99,7 @@ export class PointsLayer extends Layer<PointsProps> {
     const { blend, size, dim, outline, opacity } = this.props;
     const sx = (2 * (x1 - x0)) / viewport.width;
     const sy = (-2 * (y1 - y0)) / viewport.height;
-    const ratio = this.context.deck?.props.useDevicePixels ? (window.devicePixelRatio ?? 1) : 1;
+    const ratio = Number(this.context.deck?.props.useDevicePixels ?? 1);
     model.shaderInputs.setProps({
       cells: {
         view: [sx, sy, (2 * x0) / viewport.width - 1, 1 - (2 * y0) / viewport.height],

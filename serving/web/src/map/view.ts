@@ -27,6 +27,10 @@ const LEAST_ZOOM = -2;
 const MOST_ZOOM = 9;
 const SLIDE = 900;
 const STILL = 250;
+/** Pixels drawn for each of the page: fine when still; coarse while moving where frames are slow. */
+const FINE = Math.min(window.devicePixelRatio || 1, 2);
+const COARSE = 0.5;
+
 interface State {
   target: [number, number];
   zoom: number;
@@ -46,6 +50,7 @@ export class MapView {
   private isDark = false;
   private wantsFit = true;
   private isHeld = false;
+  private ratio = FINE;
   /** Of the box, kept: to ask for it between writes of styles would lay the page out each time. */
   width = 1;
   height = 1;
@@ -62,7 +67,7 @@ export class MapView {
       views: new OrthographicView({ id: "map", flipY: false, controller: this.controller() }),
       viewState: this.state,
       deviceProps: { type: "webgl", webgl: { antialias: false, powerPreference: "high-performance" } },
-      useDevicePixels: Math.min(window.devicePixelRatio || 1, 2),
+      useDevicePixels: this.ratio,
       layers: [],
       getCursor: ({ isDragging }) => (isDragging ? "grabbing" : "inherit"),
       onViewStateChange: ({ viewState }) => this.moveTo(viewState as unknown as State),
@@ -189,7 +194,7 @@ export class MapView {
     this.stillTimer = window.setTimeout(() => {
       if (this.isHeld) return;
       this.isMoving = false;
-      this.layers();
+      this.draw(FINE);
     }, STILL);
     if (this.isMoving) return;
     this.isMoving = true;
@@ -197,10 +202,18 @@ export class MapView {
     const next = (): void => {
       if (!this.isMoving) return;
       this.shown = this.pace.frame(this.points[0]?.to.length / 2 || 0);
-      this.layers();
+      this.draw(this.pace.isStrained ? COARSE : this.ratio);
       requestAnimationFrame(next);
     };
     next();
+  }
+
+  private draw(ratio: number): void {
+    if (ratio !== this.ratio) {
+      this.ratio = ratio;
+      this.deck.setProps({ useDevicePixels: ratio });
+    }
+    this.layers();
   }
 
   private size(n: number): number {
