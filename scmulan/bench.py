@@ -27,6 +27,7 @@
     enhance     thinned cells brought back to depth: neighbours, posteriors and, where they are installed and named, MAGIC and scVI
     serving     ids per second of the engines, of scmulan's processor and of adapters in vLLM, which has to be installed
     load        a server under many clients for minutes, its vLLM and itself killed: times to answer, errors, memory
+    page        the page in a browser: from a file dropped to a map and answers; frames a second while 200,000 points are dragged
     next-state  later states and fates of barcoded clones foretold: neighbours, transport, regression, clones held out
     fuzz-reader files broken at random: each must be read or refused with one kind of error
 

@@ -84,15 +84,16 @@ class Answered:
     def to_dict(self) -> dict[str, Any]:
         return {
             **json.loads(json.dumps(self.answer.to_dict(), default=_plain), parse_constant=lambda _: None),  # NaN is not JSON
+            "text": self.text,
             "shown": self.shown,
             "leans_on_the_question_before": self.leans,
             "plots": self.plots,
             "warnings": self.warnings,
         }
 
-    def write(self, folder: Path) -> None:
-        """``result.json``, and ``result.h5ad`` where there are cells."""
-        (folder / "result.json").write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1))
+    def write(self, folder: Path, **more: Any) -> None:
+        """``result.json``, with ``more`` beside it, and ``result.h5ad`` where there are cells."""
+        (folder / "result.json").write_text(json.dumps(self.to_dict() | more, ensure_ascii=False, indent=1))
         if self.cells is not None:
             write_h5ad(self.cells, folder / "result.h5ad")
 

@@ -25,7 +25,7 @@ from scmulan.errors import CellDataError, EngineError
 Floats = npt.NDArray[np.float32]
 MOST_GENES, N_COMPONENTS, N_NEIGHBOURS = 2000, 30, 15
 RESOLUTION = 1.0
-MOST_EXACT = 20_000
+MOST_EXACT = 50_000
 """Cells whose neighbours are found one by one; of more, nearly all are found by descent."""
 LEAST_CELLS = 4
 EPOCHS = 200

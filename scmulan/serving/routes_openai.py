@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import uuid
@@ -155,7 +156,10 @@ async def chat_completions(request: Request, asked: ChatAsked) -> answers.ChatCo
         raise PromptError("rows without a file; needed scmulan.file_id")
     server.check_room(owner)
 
-    def work() -> tuple[Any, str]:
+    setting = server.setting(asked.model, owner, file_id)
+    is_written_out = asked.scmulan.genes is not None or asked.scmulan.sentence is not None
+
+    def work() -> tuple[Any, str, Any]:
         opened = server.models.use(asked.model)
         cells = _cells(opened, asked.scmulan, server.files(owner).cells(file_id) if file_id else None)
         given = asked.scmulan.request
@@ -163,14 +167,13 @@ async def chat_completions(request: Request, asked: ChatAsked) -> answers.ChatCo
         if cells is not None and rows is not None:
             cells = cells[np.array(rows)].copy()
         found = server.chat.answer(opened, chat.Asked(questions=questions or [""], requests=requests, cells=cells, seed=asked.seed or 0))
-        kept = server.jobs.keep("chat", {"shown": found.shown}, owner, found.write)
-        return found, kept.id
+        used = rows if found.rows is None else (found.rows if rows is None else [rows[place] for place in found.rows])
+        told = None if is_written_out else reproduced.of_chat(found.to_dict()["request"], used, asked.seed or 0, setting)
+        kept = server.jobs.keep("chat", {"shown": found.shown}, owner, functools.partial(found.write, reproduce=told))
+        return found, kept.id, told
 
-    found, kept = await server.soon(work)
+    found, kept, told = await server.soon(work)
     server.metrics.cells.labels("chat").inc()
-    used = found.rows if rows is None or found.rows is None else [rows[place] for place in found.rows]
-    setting = server.setting(asked.model, owner, file_id)
-    told = reproduced.of_chat(found.to_dict()["request"], rows if used is None else used, asked.seed or 0, setting)
     said = {**found.to_dict(), "result": f"/v1/jobs/{kept}/result.json", "reproduce": told}
     head: Head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model or server.models.name}
     if asked.stream:

@@ -28,6 +28,7 @@ async function annotateFirst(file: CellFile, signal: AbortSignal): Promise<void>
   const reader = new Reader(signal);
   const job = await step("first", "/v1/cells/annotate", body, `First answers, ${OF_EACH} cells of each cluster`, signal, reader.see);
   await reader.finish(job);
+  performance.mark("scmulan: every cluster has an answer");
   store.told.value = "Each cluster has a first answer.";
 }
 
@@ -37,6 +38,7 @@ async function annotateAll(file: CellFile, signal: AbortSignal): Promise<void> {
   const job = await step("all", "/v1/cells/annotate", body, "Answers for all cells", signal, reader.see);
   await reader.finish(job);
   store.answeredAll.value = true;
+  performance.mark("scmulan: all cells have an answer");
   store.told.value = "All cells are annotated.";
 }
 

@@ -163,5 +163,6 @@ async function takeMap(name: store.LayoutName, job: Job, signal: AbortSignal): P
     store.clusters.value = { name: "cluster", kind: "category", categories, codes: integers(result.clusters.codes!) };
   }
   store.layouts.value = { ...store.layouts.value, [name]: { job: job.id, coordinates, fit } };
+  performance.mark(`scmulan: ${name} is there`);
   store.told.value = name === "pca" ? "A first map is there; UMAP is on its way." : "The map has changed to a new layout.";
 }

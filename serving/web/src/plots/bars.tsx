@@ -12,8 +12,8 @@ export function Bars({ plot, title }: { plot: BarPlot; title: string }) {
   const rows = plot.labels.map((label, i) => ({ label, value: plot.values[i] }));
   const hasSigns = rows.some((row) => row.value < 0);
   const draw = (library: Library, width: number): SVGSVGElement => {
-    const left = Math.min(width * 0.5, 12 + 6.3 * Math.max(...plot.labels.map((label) => label.length)));
-    const most = Math.floor((left - 10) / 6.1);
+    const left = Math.min(width * 0.5, 20 + 7.4 * Math.max(...plot.labels.map((label) => label.length)));
+    const most = Math.floor((left - 14) / 7.2);
     const short = (label: string): string => (label.length > most ? `${label.slice(0, Math.max(3, most - 1))}…` : label);
     const greatest = Math.max(...rows.map((row) => Math.abs(row.value)), 1e-9);
     return library.plot({

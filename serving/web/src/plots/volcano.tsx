@@ -52,7 +52,7 @@ export function Volcano({ genes, title, left, right }: { genes: ChangedGene[]; t
       marginBottom: 34,
       className: "plot",
       x: { label: `← ${left} · log2 · ${right} →`, labelAnchor: "center", labelArrow: "none" },
-      y: { label: hasQ ? "−log10 q" : "size of the change", nice: true },
+      y: { label: hasQ ? "−log10 q" : "size of the change", domain: [0, Math.max(1.5, ...rows.map((row) => row.y))], nice: true },
       marks: [
         library.ruleX([0], { stroke: "currentColor", strokeOpacity: 0.3 }),
         library.dot(rows, {

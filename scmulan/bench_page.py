@@ -1,0 +1,177 @@
+"""The page measured in a real browser: from a file dropped to the first map, an answer for every cluster and the last cell; panning.
+
+The server is a process of its own, as `scmulan serve` starts it; the browser is chromium without a graphics card, on the same machine.
+Times are those of marks that the page itself sets.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+import scipy.sparse as sp
+
+from scmulan.bench_screen import held_out
+from scmulan.cells import AnnData
+from scmulan.cells_writing import write_h5ad
+from scmulan.errors import EngineError
+
+Say = Callable[[str], None]
+CELLS, MANY = 10_000, 200_000
+WIDTH, HEIGHT = 1400, 900
+ARGUMENTS = [
+    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+MARKS = ("pca is there", "umap is there", "every cluster has an answer", "all cells have an answer")
+FRAMES = """() => new Promise((done) => {
+  const at = [];
+  const next = (now) => { at.push(now); if (window.scmulanStop) done(at); else requestAnimationFrame(next); };
+  window.scmulanStop = false;
+  requestAnimationFrame(next);
+})"""
+
+
+def page(*, model: str, seed: int, n: int | None, only: Any, say: Say, **_: Any) -> dict[str, Any]:
+    """``n`` (10,000) cells dropped on the page, and 200,000 panned.
+
+    Parameters
+    ----------
+    only : ``drop``, ``all`` (waits for the last cell too) or ``pan``; ``drop`` and ``pan`` where not given
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise EngineError(f"a browser is driven by playwright ({error}); pip install playwright") from None
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise EngineError("no chromium on the path; install it, as by apt-get install chromium")
+    wanted = list(only) or ["drop", "pan"]
+    found: dict[str, Any] = {}
+    with TemporaryDirectory() as name, sync_playwright() as run:
+        folder = Path(name)
+        with Served(model, folder) as address:
+            opened = run.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+            for what in wanted:
+                tab = opened.new_context(viewport={"width": WIDTH, "height": HEIGHT}).new_page()
+                if what == "pan":
+                    found["pan"] = _pan(tab, address, many_cells(folder, MANY, seed=seed))
+                else:
+                    found[what] = _drop(tab, address, drawn_cells(folder, n or CELLS, seed=seed), MARKS[: 3 + (what == "all")], say)
+                say(f"{what}: {found[what]}")
+                tab.close()
+            opened.close()
+    return found
+
+
+class Served:
+    """A server of its own; its address."""
+
+    def __init__(self, model: str, folder: Path):
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "scmulan", "serve", model, "--port", str(port), "--folder", str(folder / "server")]
+        with (folder / "server.log").open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def __enter__(self) -> str:
+        for _ in range(600):
+            try:
+                if httpx.get(f"{self.address}/ready", timeout=5).status_code == 200:
+                    time.sleep(20.0)  # what it compiles at its start is not measured
+                    return self.address
+            except httpx.TransportError:
+                time.sleep(0.2)
+        raise EngineError("the server did not start")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+def drawn_cells(folder: Path, n: int, *, seed: int = 0) -> Path:
+    """A file of cells drawn from the embedded blood cells with replacement, a tenth of their counts taken away, so that none is another."""
+    rng = np.random.default_rng([seed, 41])
+    source = held_out("zheng_pbmc_facs")
+    cells = source[rng.integers(0, source.n_obs, n)].copy()
+    counts = sp.csr_matrix(cells.X)
+    counts.data = rng.binomial(np.rint(counts.data).astype(np.int64), 0.9).astype(np.float32)
+    counts.eliminate_zeros()
+    cells.X = counts
+    cells.obs_names = [f"cell_{number}" for number in range(n)]
+    path = folder / f"{n}.h5ad"
+    write_h5ad(cells, path)
+    return path
+
+
+def many_cells(folder: Path, n: int, *, seed: int = 0) -> Path:
+    """A file of many cells of few genes, as a panel has: what is measured is the page, not the model."""
+    rng = np.random.default_rng([seed, 43])
+    kinds = rng.gamma(0.3, 4.0, (12, 60))
+    counts = sp.csr_matrix(rng.poisson(kinds[rng.integers(0, 12, n)] * rng.lognormal(0, 0.3, (n, 1))).astype(np.float32))
+    source = held_out("zheng_pbmc_facs")
+    adata = AnnData(counts, var=source.var.iloc[:60].copy())
+    adata.obs_names = [f"cell_{number}" for number in range(n)]
+    path = folder / f"{n}_many.h5ad"
+    write_h5ad(adata, path)
+    return path
+
+
+def _drop(tab: Any, address: str, path: Path, marks: tuple[str, ...], say: Say) -> dict[str, Any]:
+    """Seconds from the file given to each mark, bytes of the page, and its first paint."""
+    tab.goto(address)
+    tab.get_by_role("button", name="Choose a file").wait_for()
+    paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+    begun = tab.evaluate("performance.now()")
+    tab.locator("#file").set_input_files(path)
+    found: dict[str, Any] = {
+        "first_paint_ms": round(paint) if paint else None,
+        "megabytes_of_the_file": round(path.stat().st_size / 1e6, 1),
+    }
+    for mark in marks:
+        tab.wait_for_function(f"performance.getEntriesByName('scmulan: {mark}').length > 0", timeout=3_600_000)
+        at = tab.evaluate(f"performance.getEntriesByName('scmulan: {mark}')[0].startTime")
+        found[mark] = round((at - begun) / 1000, 1)
+        say(f"{mark}: {found[mark]} s")
+    sizes = tab.evaluate("performance.getEntriesByType('resource').filter((e) => e.name.includes('/assets/')).map((e) => e.transferSize)")
+    return {**found, "kilobytes_of_the_page": round(sum(sizes) / 1000)}
+
+
+def _pan(tab: Any, address: str, path: Path) -> dict[str, Any]:
+    """Frames a second while the map is dragged to and fro for some seconds."""
+    tab.goto(address)
+    tab.locator("#file").set_input_files(path)
+    tab.wait_for_function("performance.getEntriesByName('scmulan: pca is there').length > 0", timeout=1_200_000)
+    for button in tab.get_by_role("button", name="Cancel").all():  # what goes on behind is not measured
+        button.click(timeout=5_000)
+    tab.wait_for_timeout(8_000)
+    box = tab.locator("canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.get_by_role("button", name="Move").click()
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.evaluate(f"window.scmulanFrames = ({FRAMES})()")
+    began = time.perf_counter()
+    while (now := time.perf_counter() - began) < 6:
+        tab.mouse.move(x + 200 * np.sin(2 * now), y + 100 * np.cos(2 * now))
+    tab.evaluate("window.scmulanStop = true")
+    at = np.array(tab.evaluate("window.scmulanFrames"))
+    tab.mouse.up()
+    gaps = np.diff(at[at > at[0] + 1000])  # the first second is the pace's
+    return {
+        "points": MANY,
+        "frames_a_second": round(float(1000 / gaps.mean()), 1),
+        "median_gap_ms": round(float(np.median(gaps)), 1),
+        "p95_gap_ms": round(float(np.quantile(gaps, 0.95)), 1),
+    }
