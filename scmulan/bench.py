@@ -109,6 +109,7 @@ def run(
         "next-state": bench_next_state.next_state,
         "serving": serving,
         "load": load_bench,
+        "page": page,
         "training": training,
         "parts": parts,
         "losses": losses,
@@ -161,6 +162,13 @@ def load_bench(**options: Any) -> dict[str, Any]:
     from scmulan.bench_load import load
 
     return load(**options)
+
+
+def page(**options: Any) -> dict[str, Any]:
+    """See `scmulan.bench_page`."""
+    from scmulan.bench_page import page
+
+    return page(**options)
 
 
 def search(*, model: str, n: int | None, seed: int, say: Say, **_: Any) -> dict[str, Any]:
