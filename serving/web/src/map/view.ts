@@ -31,6 +31,10 @@ const STILL = 250;
 const FINE = Math.min(window.devicePixelRatio || 1, 2);
 const COARSE = 0.5;
 
+/** Where frames are slow the picture itself is shifted while the map is dragged, and drawn anew after so many milliseconds, or this share of it. */
+const SHIFTED = 220;
+const FAR = 0.35;
+
 interface State {
   target: [number, number];
   zoom: number;
@@ -51,6 +55,11 @@ export class MapView {
   private wantsFit = true;
   private isHeld = false;
   private ratio = FINE;
+  private readonly canvas: () => HTMLElement | null;
+  /** What deck.gl was told last, and what its picture shows. */
+  private sent: State = this.state;
+  private drawn: State = this.state;
+  private sentAt = 0;
   /** Of the box, kept: to ask for it between writes of styles would lay the page out each time. */
   width = 1;
   height = 1;
@@ -61,6 +70,7 @@ export class MapView {
     readonly box: HTMLElement,
     private readonly onView: () => void,
   ) {
+    this.canvas = () => box.querySelector("canvas");
     this.measure();
     this.deck = new Deck({
       parent: box as HTMLDivElement,
@@ -71,7 +81,11 @@ export class MapView {
       layers: [],
       getCursor: ({ isDragging }) => (isDragging ? "grabbing" : "inherit"),
       onViewStateChange: ({ viewState }) => this.moveTo(viewState as unknown as State),
-      onAfterRender: () => this.frames++,
+      onAfterRender: () => {
+        this.frames++;
+        this.drawn = this.sent;
+        this.shift();
+      },
       onResize: () => {
         this.measure();
         if (this.wantsFit) this.fit();
@@ -148,8 +162,35 @@ export class MapView {
       zoom: Math.max(this.fitZoom() + LEAST_ZOOM, Math.min(this.fitZoom() + MOST_ZOOM, zoom)),
     };
     this.begin();
-    this.deck.setProps({ viewState: this.state });
+    if (this.isDue()) this.send();
+    else this.shift();
     this.onView();
+  }
+
+  private send(): void {
+    this.sent = this.state;
+    this.sentAt = performance.now();
+    this.deck.setProps({ viewState: this.state });
+  }
+
+  /** How far the picture is from where it ought to be, in pixels of the page. */
+  private distance(): [number, number] {
+    const scale = 2 ** this.state.zoom;
+    return [(this.drawn.target[0] - this.state.target[0]) * scale, (this.state.target[1] - this.drawn.target[1]) * scale];
+  }
+
+  /** Whether the map has to be drawn anew: always where frames are quick, or the zoom is another. */
+  private isDue(): boolean {
+    if (!this.isMoving || !this.pace.isStrained || this.blend < 1 || this.state.zoom !== this.drawn.zoom) return true;
+    const [dx, dy] = this.distance();
+    return performance.now() - this.sentAt > SHIFTED || Math.abs(dx) > FAR * this.width || Math.abs(dy) > FAR * this.height;
+  }
+
+  private shift(): void {
+    const canvas = this.canvas();
+    if (!canvas) return;
+    const [dx, dy] = this.state.zoom === this.drawn.zoom ? this.distance() : [0, 0];
+    canvas.style.transform = Math.abs(dx) + Math.abs(dy) < 0.1 ? "" : `translate(${dx}px, ${dy}px)`;
   }
 
   /** Moves by a share of the view. */
@@ -194,6 +235,7 @@ export class MapView {
     this.stillTimer = window.setTimeout(() => {
       if (this.isHeld) return;
       this.isMoving = false;
+      this.send();
       this.draw(FINE);
     }, STILL);
     if (this.isMoving) return;
@@ -201,9 +243,11 @@ export class MapView {
     this.pace.begin();
     const next = (): void => {
       if (!this.isMoving) return;
+      requestAnimationFrame(next);
+      if (!this.isDue()) return;
+      if (this.sent !== this.state) this.send();
       this.shown = this.pace.frame(this.points[0]?.to.length / 2 || 0);
       this.draw(this.pace.isStrained ? COARSE : this.ratio);
-      requestAnimationFrame(next);
     };
     next();
   }
