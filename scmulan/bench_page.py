@@ -101,17 +101,24 @@ class Served:
 
 
 def drawn_cells(folder: Path, n: int, *, seed: int = 0) -> Path:
-    """A file of cells drawn from the embedded blood cells with replacement, a tenth of their counts taken away, so that none is another."""
+    """A file of cells drawn from real ones: each from the summed profile of five blood cells of one type, at the depth of the first."""
     rng = np.random.default_rng([seed, 41])
     source = held_out("zheng_pbmc_facs")
-    cells = source[rng.integers(0, source.n_obs, n)].copy()
-    counts = sp.csr_matrix(cells.X)
-    counts.data = rng.binomial(np.rint(counts.data).astype(np.int64), 0.9).astype(np.float32)
-    counts.eliminate_zeros()
-    cells.X = counts
-    cells.obs_names = [f"cell_{number}" for number in range(n)]
+    counts, types = sp.csr_matrix(source.X, dtype=np.float64), source.obs["cell_type"].astype(str).to_numpy()
+    first = rng.integers(0, source.n_obs, n)
+    others = np.stack([rng.choice(np.flatnonzero(types == types[row]), 4) for row in first])
+    picked = sp.csr_matrix(
+        (np.ones(5 * n), (np.repeat(np.arange(n), 5), np.column_stack([first, others]).ravel())), shape=(n, source.n_obs)
+    )
+    profiles, depths = sp.csr_matrix(picked @ counts), np.asarray(counts.sum(1)).ravel()[first].astype(np.int64)
+    for row in range(n):
+        part = slice(profiles.indptr[row], profiles.indptr[row + 1])
+        profiles.data[part] = rng.multinomial(depths[row], profiles.data[part] / profiles.data[part].sum())
+    profiles.eliminate_zeros()
+    adata = AnnData(profiles.astype(np.float32), obs=source.obs.iloc[first].copy(), var=source.var.copy())
+    adata.obs_names = [f"cell_{number}" for number in range(n)]
     path = folder / f"{n}.h5ad"
-    write_h5ad(cells, path)
+    write_h5ad(adata, path)
     return path
 
 
@@ -140,19 +147,28 @@ def _drop(tab: Any, address: str, path: Path, marks: tuple[str, ...], say: Say) 
         "megabytes_of_the_file": round(path.stat().st_size / 1e6, 1),
     }
     for mark in marks:
-        tab.wait_for_function(f"performance.getEntriesByName('scmulan: {mark}').length > 0", timeout=3_600_000)
-        at = tab.evaluate(f"performance.getEntriesByName('scmulan: {mark}')[0].startTime")
-        found[mark] = round((at - begun) / 1000, 1)
+        found[mark] = round((_at(tab, mark) - begun) / 1000, 1)
         say(f"{mark}: {found[mark]} s")
     sizes = tab.evaluate("performance.getEntriesByType('resource').filter((e) => e.name.includes('/assets/')).map((e) => e.transferSize)")
     return {**found, "kilobytes_of_the_page": round(sum(sizes) / 1000)}
+
+
+def _at(tab: Any, mark: str, most: float = 3600.0) -> float:
+    """When the page set a mark, in milliseconds, waited for; the page's policy lets no text be waited for as a condition."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < most:
+        at = tab.evaluate(f"performance.getEntriesByName('scmulan: {mark}')[0]?.startTime ?? 0")
+        if at:
+            return float(at)
+        tab.wait_for_timeout(200)
+    raise EngineError(f"the page did not come so far as {mark!r} in {most:.0f} s")
 
 
 def _pan(tab: Any, address: str, path: Path) -> dict[str, Any]:
     """Frames a second while the map is dragged to and fro for some seconds."""
     tab.goto(address)
     tab.locator("#file").set_input_files(path)
-    tab.wait_for_function("performance.getEntriesByName('scmulan: pca is there').length > 0", timeout=1_200_000)
+    _at(tab, MARKS[0])
     for button in tab.get_by_role("button", name="Cancel").all():  # what goes on behind is not measured
         button.click(timeout=5_000)
     tab.wait_for_timeout(8_000)

@@ -9,6 +9,8 @@ import * as store from "./store";
 import type { Categories, CellFile, Job, Numbers, PackedValues } from "./types";
 
 const OF_EACH = 8;
+/** Cells that are asked about first in all, so that many small clusters do not wait for each other; of each at least two. */
+const FIRST = 200;
 const LABEL = "scmulan_cell_type";
 const PROBABILITY = "scmulan_cell_type_probability";
 
@@ -23,10 +25,12 @@ export async function answer(file: CellFile, signal: AbortSignal): Promise<void>
 
 async function annotateFirst(file: CellFile, signal: AbortSignal): Promise<void> {
   prepare(file);
-  const rows = someOfEach(store.clusters.value!, OF_EACH);
+  const clusters = store.clusters.value!;
+  const each = Math.max(2, Math.min(OF_EACH, Math.floor(FIRST / clusters.categories.length)));
+  const rows = someOfEach(clusters, each);
   const body = { file_id: file.id, model: store.model.value, rows };
   const reader = new Reader(signal);
-  const job = await step("first", "/v1/cells/annotate", body, `First answers, ${OF_EACH} cells of each cluster`, signal, reader.see);
+  const job = await step("first", "/v1/cells/annotate", body, `First answers, ${each} cells of each cluster`, signal, reader.see);
   await reader.finish(job);
   performance.mark("scmulan: every cluster has an answer");
   store.told.value = "Each cluster has a first answer.";

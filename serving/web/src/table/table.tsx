@@ -23,7 +23,7 @@ export function Table() {
         <p>
           {store.answeredAll.value
             ? "The commonest answer of each cluster, over all of its cells."
-            : "The commonest answer of each cluster so far: eight of its cells were asked about first, the others follow."}
+            : "The commonest answer of each cluster so far: some of its cells were asked about first, the others follow."}
         </p>
         <div class="scroll tall" tabIndex={0} role="region" aria-label="Table of clusters">
           <table>
