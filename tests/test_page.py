@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from gateway import listening
 
+from scmulan.bench_page import ARGUMENTS
 from scmulan.bench_screen import held_out
 from scmulan.bench_serving import BRIEF
 from scmulan.cells import read_h5ad
@@ -32,10 +33,6 @@ pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
 SECONDS = 240_000
-ARGUMENTS = [
-    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 SHOTS = os.environ.get("SCMULAN_SHOTS")
 """A folder for pictures of the page, to be looked at."""

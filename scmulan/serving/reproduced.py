@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from scmulan.serving.answers import Reproduced
 from scmulan.serving.asked import TASKS, Asked, Generate, OnFile, options
 from scmulan.serving.work import seed_of_piece
 
@@ -13,13 +14,6 @@ SELECTED = "selected.h5ad"
 FLAGS = {"threshold": "--threshold", "by": "--by", "depth": "--depth", "temperature": "--temperature", "top_p": "--top-p", "seed": "--seed"}
 FLAGS |= {"dose": "--dose", "time": "--time", "n": "-n", "draws": "--draws", "action": "--action", "most_cells": "--most-cells"}
 """Options that the command calls by a name like the method's."""
-
-
-class Reproduced(TypedDict):
-    """``python`` runs as it stands where the file lies; ``command`` does the same in a shell."""
-
-    python: str
-    command: str
 
 
 class Setting(TypedDict):

@@ -85,4 +85,4 @@ async def reproduce(request: Request, job_id: JobId) -> answers.Reproduced:
     found = reproduced.of_job(job.task, job.asked, setting)
     if found is None:
         raise PromptError(f"job {job.task}: it asks no model; needed one of {', '.join(TASKS)}")
-    return {"python": found["python"], "command": found["command"]}
+    return found
