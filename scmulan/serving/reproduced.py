@@ -51,7 +51,7 @@ def of_chat(requests: Sequence[Mapping[str, Any]], rows: Sequence[int] | None, s
         "",
         *([which] if which else []),
         "--request",
-        repr(asked),
+        json.dumps(asked),
         *_model_flags(setting),
         *(["--seed", str(seed)] if seed else []),
     ]
