@@ -19,14 +19,16 @@ _HOME = {
     "load": "scmulan.tasks",
     "Model": "scmulan.tasks",
     "check": "scmulan.cells",
+    "compare": "scmulan.comparing",
     "read_cells": "scmulan.cells",
     "pretrain": "scmulan.training.loop",
     "ScmulanError": "scmulan.errors",
 }
-__all__ = ["Model", "ScmulanError", "check", "load", "pretrain", "read_cells"]
+__all__ = ["Model", "ScmulanError", "check", "compare", "load", "pretrain", "read_cells"]
 
 if TYPE_CHECKING:
     from scmulan.cells import check, read_cells
+    from scmulan.comparing import compare
     from scmulan.errors import ScmulanError
     from scmulan.tasks import Model, load
     from scmulan.training.loop import pretrain

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -28,6 +24,7 @@ import numpy as np
 import psutil
 
 from scmulan.bench_screen import held_out
+from scmulan.bench_served import Served
 from scmulan.bench_serving import BRIEF
 from scmulan.cells_writing import write_h5ad
 from scmulan.finetune import finetune
@@ -84,40 +81,13 @@ class Run:
 
     def __init__(self, model: str, engine: str, folder: Path, adapters: Mapping[str, Path], keys: list[str], seed: int, say: Say):
         self.engine, self.folder, self.keys, self.seed, self.say = engine, folder, keys, seed, say
-        self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         named = [part for name, where in adapters.items() for part in ("--adapter", f"{name}={where}")]
-        self.command = [
-            *(sys.executable, "-m", "scmulan", "serve", model, "--engine", engine, "--port", str(self.port)),
-            *("--folder", str(folder / "server"), "--key-file", str(folder / "keys"), "--per-minute", "100000", *named),
-        ]
+        rules = ["--engine", engine, "--key-file", str(folder / "keys"), "--per-minute", "100000"]
+        self.server = Served(model, folder, *rules, *named)
         self.models = ["demo" if model == "demo" else Path(model).resolve().name, *adapters]
         self.told, self.is_over, self.is_down = Told(), threading.Event(), threading.Event()
         self.files: dict[str, str] = {}
         self.memory: list[tuple[float, int]] = []
-        self.process = self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the server and wait until it can answer."""
-        with (self.folder / "server.log").open("ab") as log:
-            process = subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
-        self.process = process
-        self.wait(600)
-        return process
-
-    def wait(self, most: float) -> float:
-        """Seconds until the server says that it is ready."""
-        began = time.perf_counter()
-        while time.perf_counter() - began < most:
-            try:
-                if httpx.get(f"{self.url}/ready", timeout=5).status_code == 200:
-                    return time.perf_counter() - began
-            except httpx.TransportError:
-                pass
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the server ended with {self.process.returncode}: {(self.folder / 'server.log').read_text()[-600:]}")
-            time.sleep(0.25)
-        raise RuntimeError(f"the server is not ready after {most:.0f} s")
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """The load, the two kills, and what came of all jobs."""
@@ -141,41 +111,38 @@ class Run:
         for each in clients:
             each.join(DRAIN)
         found = self.summary(time.perf_counter() - began) | kills
-        os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait(60)
+        self.server.end()
         return found
 
     def kill_vllm(self) -> float:
         """Kill vLLM; seconds until the server can answer again."""
-        for each in psutil.Process(self.process.pid).children(recursive=True):
+        for each in self.server.processes()[1:]:
             if any("vllm" in part for part in each.cmdline()):
                 each.kill()
-        while httpx.get(f"{self.url}/ready", timeout=30).status_code == 200:
+        while httpx.get(f"{self.server.url}/ready", timeout=30).status_code == 200:
             time.sleep(0.1)
-        return self.wait(600)
+        return self.server.wait()
 
     def kill_server(self) -> float:
         """Kill the server and start it again; seconds until it can answer."""
         self.is_down.set()
-        self.process.kill()
-        self.process.wait()
-        began = time.perf_counter()
-        self.start()
+        self.server.kill()
+        seconds = self.server.start()
         self.is_down.clear()
-        return time.perf_counter() - began
+        return seconds
 
     def upload(self, key: str) -> str:
         """Send the cells; their id."""
         content = (self.folder / "cells.h5ad").read_bytes()
         files, form = {"file": ("cells.h5ad", io.BytesIO(content))}, {"purpose": "user_data"}
-        said = httpx.post(f"{self.url}/v1/files", headers=_headers(key), files=files, data=form, timeout=120)
+        said = httpx.post(f"{self.server.url}/v1/files", headers=_headers(key), files=files, data=form, timeout=120)
         said.raise_for_status()
         return str(said.json()["id"])
 
     def client(self, number: int) -> None:
         """Ask, wait for the answer, think, ask again."""
         rng, key = np.random.default_rng([self.seed, number]), self.keys[number % KEYS]
-        with httpx.Client(base_url=self.url, headers=_headers(key), timeout=300) as http:
+        with httpx.Client(base_url=self.server.url, headers=_headers(key), timeout=300) as http:
             self.is_over.wait(rng.uniform(0, THINKS))
             while not self.is_over.is_set():
                 kind, model = str(rng.choice(list(KINDS), p=list(KINDS.values()))), str(rng.choice(self.models))
@@ -251,8 +218,7 @@ class Run:
         began = time.perf_counter()
         while not self.is_over.wait(5.0):
             try:
-                whole = psutil.Process(self.process.pid)
-                self.memory.append((time.perf_counter() - began, sum(_unshared(each) for each in (whole, *whole.children(recursive=True)))))
+                self.memory.append((time.perf_counter() - began, sum(map(_unshared, self.server.processes()))))
             except psutil.Error:
                 continue
 
@@ -284,9 +250,3 @@ def _headers(key: str) -> dict[str, str]:
 def _unshared(process: psutil.Process) -> int:
     """Megabytes of a process that no other holds."""
     return int(process.memory_full_info().uss / 2**20)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -18,6 +18,7 @@ from scmulan.errors import PromptError, ScmulanError
 from scmulan.metadata import obs_columns
 from scmulan.requests import Request
 from scmulan.requests_names import name_of
+from scmulan.tasks_changed import most_changed
 from scmulan.tasks_evidence import evidence, runner_up
 from scmulan.tasks_saying import LISTED, Result, Saying, sentence
 from scmulan.tasks_selecting import Selected, select, write_back
@@ -187,12 +188,12 @@ def _embed(request: Request, given: Circumstances) -> Result:
 
 def _changes(saying: Saying, cells: AnnData, what: str) -> None:
     """The genes that a predicted change moved most."""
-    moved = cells.var["scmulan_change"].dropna() if "scmulan_change" in cells.var else pd.Series(dtype=float)
+    moved = most_changed(cells.var)["scmulan_change"] if "scmulan_change" in cells.var else pd.Series(dtype=float)
     if moved.empty:
         saying.add("unchanged", n=cells.n_obs, what=what)
         return
-    most = moved.loc[moved.abs().sort_values(ascending=False).index[:LISTED]]
-    saying.add_list("change", [{"gene": str(gene), "log2": float(by)} for gene, by in most.items()], n=cells.n_obs, what=what)
+    most = [{"gene": str(gene), "log2": float(by)} for gene, by in moved.head(LISTED).items()]
+    saying.add_list("change", most, n=cells.n_obs, what=what)
 
 
 def _perturb(request: Request, given: Circumstances) -> Result:

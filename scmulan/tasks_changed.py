@@ -221,6 +221,20 @@ def change_table(before: sp.csr_matrix, after: sp.csr_matrix, *, seed: int = 0) 
     )
 
 
+def most_changed(genes: pd.DataFrame) -> pd.DataFrame:
+    """The genes of predicted cells, most changed first: by the end of the interval that is nearer to no change, so that few cells put no
+    noisy gene first; then by the change.
+
+    Parameters
+    ----------
+    genes : as ``Model.perturb`` writes them into ``var``: ``scmulan_change``, ``scmulan_low``, ``scmulan_high``
+    """
+    genes = genes[genes["scmulan_change"].notna()]
+    low, high, change = (genes[f"scmulan_{name}"].to_numpy(dtype=float) for name in ("low", "high", "change"))
+    sure = np.maximum(0.0, np.where(change > 0, low, -high))
+    return genes.iloc[np.lexsort((-np.abs(change), -sure))]
+
+
 def _paired(before: sp.csr_matrix, after: sp.csr_matrix) -> npt.NDArray[np.float64]:
     """Two-sided p values of a paired t test; 1 where nothing varies, and everywhere where pairs are too few for their mean to be normal."""
     difference = sp.csr_matrix(after - before).astype(np.float64)

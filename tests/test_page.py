@@ -231,6 +231,8 @@ def test_two_sets_are_compared(page):
     found = page.get_by_role("region", name="Comparison")
     expect(found).to_contain_text("genes differ", timeout=SECONDS)
     expect(found.get_by_role("img").first).to_be_visible()
+    found.get_by_text("Python and command").click()
+    expect(found.get_by_label("Python", exact=True)).to_contain_text("scmulan.compare(a, b)")
     shot(page, "compared")
 
 
@@ -275,6 +277,8 @@ def test_a_reload_keeps_the_work(page):
     expect(page.get_by_test_id("selection")).to_have_text(chosen)
     expect(page.get_by_role("group", name="Cells written by the model").get_by_role("checkbox").first).to_be_visible()
     expect(page.get_by_role("region", name="Legend").get_by_role("checkbox").first).to_be_visible()
+    panel(page, "Compare")
+    expect(page.get_by_role("region", name="Comparison")).to_contain_text("genes differ")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -83,21 +83,28 @@ def test_a_gene_comes_by_any_of_its_names_as_log1p_of_counts_per_ten_thousand(cl
     assert client.get(f"/v1/files/{file_id}/values").status_code == 422
 
 
-def test_a_map_has_a_place_and_a_cluster_for_every_cell_and_parts_the_types(client, map_job, cells):
-    said = result(client, map_job)
-    places = numbers(said["coordinates"]).reshape(-1, 2)
+def test_a_map_has_a_place_for_every_cell(client, map_job, cells):
+    places = numbers(result(client, map_job)["coordinates"]).reshape(-1, 2)
     assert places.shape == (cells.n_obs, 2)
     assert np.isfinite(places).all()
-    clusters = numbers(said["clusters"]["codes"])
+
+
+def test_clusters_part_the_types_and_come_as_a_table_too(client, file_id, cells):
+    job = done(client, "cluster", file_id=file_id)
+    clusters = numbers(result(client, job)["clusters"]["codes"])
     types = cells.obs["cell_type"].astype(str).to_numpy()
     pure = sum(max((types[clusters == code] == name).sum() for name in set(types)) for code in set(clusters))
     assert pure / len(types) > 0.95
     assert list(np.bincount(clusters)) == sorted(np.bincount(clusters), reverse=True)  # the largest first
+    table = pd.read_csv(io.StringIO(client.get(f"/v1/jobs/{job['id']}/result.csv").text), index_col=0)
+    assert table["cluster"].tolist() == clusters.tolist()
+    assert table.index.tolist() == cells.obs_names.tolist()
 
 
-def test_the_same_seed_gives_the_same_map(client, file_id):
+def test_the_same_seed_gives_the_same_map_and_clusters(client, file_id):
     first, second = (result(client, done(client, "map", file_id=file_id, layout="umap")) for _ in range(2))
     assert first["coordinates"] == second["coordinates"]
+    first, second = (result(client, done(client, "cluster", file_id=file_id)) for _ in range(2))
     assert first["clusters"] == second["clusters"]
 
 
@@ -215,6 +222,23 @@ def test_the_command_of_a_job_gives_what_the_job_gave(client, trained, tmp_path)
     assert ran.returncode == 0, ran.stderr
     (tmp_path / "result.h5ad").write_bytes(client.get(f"/v1/jobs/{written['id']}/result.h5ad").content)
     assert (read_h5ad(tmp_path / "cells.h5ad").layers["counts"] != read_h5ad(tmp_path / "result.h5ad").layers["counts"]).nnz == 0
+
+
+def test_the_python_and_the_command_of_a_comparison_give_its_genes(client, file_id, cells, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells.write_h5ad("cells.h5ad")
+    rows = np.flatnonzero(cells.obs["cell_type"] == "B cell").tolist()
+    job = done(client, "compare", a={"file_id": file_id, "rows": rows}, b={"file_id": file_id})
+    code = client.get(f"/v1/jobs/{job['id']}/reproduce").json()
+    found: dict = {}
+    exec(code["python"], found)
+    told = pd.read_csv(io.StringIO(client.get(f"/v1/jobs/{job['id']}/result.csv").text), index_col="gene")
+    pd.testing.assert_frame_equal(found["genes"], told, check_exact=False)
+    found["a"].write_h5ad("set_a.h5ad")
+    command = code["command"].splitlines()[-1]
+    ran = subprocess.run(f"{sys.executable} -m {command}", shell=True, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert pd.read_csv("genes.csv", index_col="gene").index[:50].tolist() == told.index[:50].tolist()
 
 
 def test_a_view_has_no_python_of_a_model(client, map_job):

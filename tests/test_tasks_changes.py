@@ -10,7 +10,7 @@ from conftest import FALLS, RISES, screen
 
 from scmulan.counts import log1p_cp10k
 from scmulan.errors import PromptError, ScmulanWarning
-from scmulan.tasks_changed import change_table, expected_counts
+from scmulan.tasks_changed import change_table, expected_counts, most_changed
 
 
 @pytest.fixture
@@ -164,6 +164,14 @@ def test_the_table_of_changes_has_intervals_that_hold_the_change_and_finds_the_g
     assert (same["change"] == 0).all()
     assert (same["p_value"] == 1).all()
     assert isinstance(table, pd.DataFrame)
+
+
+def test_genes_are_told_by_how_sure_their_change_is():
+    genes = pd.DataFrame(
+        {"scmulan_change": [2.0, -1.0, 0.5, np.nan], "scmulan_low": [-0.1, -1.2, 0.4, np.nan], "scmulan_high": [4.0, -0.8, 0.6, np.nan]},
+        index=["noisy", "falls", "rises", "unmeasured"],
+    )
+    assert most_changed(genes).index.tolist() == ["falls", "rises", "noisy"]
 
 
 @pytest.mark.parametrize(("n", "is_told"), [(9, False), (18, True)])

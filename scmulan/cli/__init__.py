@@ -28,7 +28,7 @@ genes_app = typer.Typer(no_args_is_help=True, help="Ask the model about genes.")
 index_app = typer.Typer(no_args_is_help=True, help="Build and inspect indexes of reference cells.")
 corpus_app = typer.Typer(no_args_is_help=True, help="Build and inspect corpora.")
 
-ABOUT_CELLS = (cells.check, cells.annotate, cells.embed, cells.locate, cells.describe)
+ABOUT_CELLS = (cells.check, cells.compare, cells.annotate, cells.embed, cells.locate, cells.describe)
 EDITING = (editing.edit, editing.screen)
 MAPPING = (mapping.search, mapping.transfer)
 CHANGES = (changes.perturb, changes.explain_shift, changes.next_state, changes.fate, changes.enhance)

@@ -58,6 +58,8 @@ def perturb(
     as_json: AsJson = False,
 ) -> None:
     """Predict control cells after a perturbation, as it was learnt from cells that were perturbed."""
+    from scmulan.tasks_changed import most_changed
+
     check_cells(output)
     check_picture(picture)
     if (gene is None) == (agent is None):
@@ -71,7 +73,7 @@ def perturb(
         from scmulan.plots import volcano
 
         volcano(cells.var, title=str(cells.obs["perturbation"].iloc[0])).savefig(picture, dpi=150, bbox_inches="tight")
-    table = cells.var[cells.var["scmulan_q_value"] < 0.05].sort_values("scmulan_change", key=abs, ascending=False)
+    table = most_changed(cells.var[cells.var["scmulan_q_value"] < 0.05])
     most = {name: f"{change:+.2f}" for name, change in table["scmulan_change"].head(MOST_SHOWN).items()}
     said = {"perturbation": str(cells.obs["perturbation"].iloc[0]), "cells": cells.n_obs, "genes that change (q < 0.05)": len(table)}
     said |= {

@@ -5,12 +5,12 @@ What they print are readings of the model in edited cells, not interventions tha
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scmulan.cli.tables import MaybeTable, check_table, finish_table, write_table
 from scmulan.cli.terminal import (
     Adapter,
     AsJson,
@@ -21,7 +21,6 @@ from scmulan.cli.terminal import (
     Seed,
     cells_of,
     check_cells,
-    check_writable,
     err,
     open_model,
     out,
@@ -34,16 +33,12 @@ from scmulan.cli.terminal import (
 from scmulan.errors import PromptError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from scmulan.tasks_edits import Action
 
 MaybeCells = Annotated[Path | None, typer.Option("-o", "--output", help="File of cells to write, with the shifts in obs.")]
-MaybeTable = Annotated[Path | None, typer.Option("-o", "--output", help="Table to write, .tsv or .csv.")]
 MostCells = Annotated[int, typer.Option(min=1, help="Edit at most so many cells, drawn evenly.")]
 ActionOption = Annotated[str, typer.Option(help="raise, delete, lower or a whole count.")]
 Genes = Annotated[list[str] | None, typer.Option("--gene", help="Gene, any naming; repeatable. All that the cells have when not given.")]
-SHOWN = 20
 
 
 def edit(
@@ -95,7 +90,7 @@ def screen(
     as_json: AsJson = False,
 ) -> None:
     """Rank genes by how far editing them takes cells toward a goal, beside genes detected as often (not a learnt intervention)."""
-    _check_table(output)
+    check_table(output)
     adata, _ = read_cells(source, None, organism)
     toward, away = pairs([goal], "--goal"), pairs([start], "--start") if start else None
     opened = open_model(model, device, adapter)
@@ -106,7 +101,7 @@ def screen(
             adata, toward, start=away, genes=gene, action=_action(action), pairs=pair, by=by, most_cells=most_cells, seed=seed,
             on_variant=done,
         )  # fmt: skip
-    _finish(table, output, as_json)
+    finish_table(table, output, as_json)
 
 
 def like(
@@ -138,12 +133,12 @@ def programs(
     as_json: AsJson = False,
 ) -> None:
     """Programs of genes that are alike in these cells, beside shuffled embeddings and random genes."""
-    _check_table(output)
+    check_table(output)
     adata, _ = read_cells(source, None, None)
     found = open_model(model, device, adapter).genes.programs(adata, n=n, seed=seed)
     err.print(f"silhouette {found.silhouette:.3f}, shuffled {found.silhouette_shuffled:.3f}, p {found.p:.3f}")
     table = found.table.rename_axis("program").assign(members=[" ".join(genes) for genes in found.genes])
-    _finish(table if output or as_json else table.assign(members=[" ".join(genes[:8]) for genes in found.genes]), output, as_json)
+    finish_table(table if output or as_json else table.assign(members=[" ".join(genes[:8]) for genes in found.genes]), output, as_json)
 
 
 def regulators(
@@ -160,13 +155,13 @@ def regulators(
     as_json: AsJson = False,
 ) -> None:
     """What editing each regulator does to the chance of every other gene (not a learnt intervention); the whole table with -o."""
-    _check_table(output)
+    check_table(output)
     adata, _ = read_cells(source, None, organism)
     opened = open_model(model, device, adapter)
     with cells_of(source, adata, "regulators") as done:
         table = opened.genes.regulators(adata, gene, action=_action(action), most_cells=most_cells, seed=seed, on_cell=done)
     if output:
-        _write(table, output)
+        write_table(table, output)
     strongest = {str(name): table.loc[name].dropna().sort_values(key=abs, ascending=False).head(8) for name in table.index}
     said = {name: {str(gene): round(float(shift), 3) for gene, shift in each.items()} for name, each in strongest.items()}
     lines = {
@@ -208,27 +203,3 @@ def probe(
 def _action(text: str) -> Action:
     """An action, or a count where it is a number."""
     return int(text) if text.isdigit() else text
-
-
-def _check_table(output: Path | None) -> None:
-    check_writable(output)
-    if output is not None and output.suffix.lower() not in (".tsv", ".csv"):
-        raise PromptError(f"{output}: tables are written as .tsv or .csv; needed such a name, for example {output.with_suffix('.tsv')}")
-
-
-def _write(table: pd.DataFrame, output: Path) -> None:
-    table.to_csv(output, sep="\t" if output.suffix.lower() == ".tsv" else ",", float_format="%.6g")
-
-
-def _finish(table: pd.DataFrame, output: Path | None, as_json: bool) -> None:
-    """Write a ranking where a file is named; print all of it as JSON, or its first rows."""
-    if output:
-        _write(table, output)
-    about: dict[str, Any] = {str(name): value for name, value in table.attrs.items()}
-    if as_json:
-        rows: list[dict[str, Any]] = json.loads(table.reset_index().to_json(orient="records", double_precision=6))
-        show({"rows": rows, **about, "output": str(output) if output else None}, True)
-        return
-    out.print(table.head(SHOWN).round(4).to_string(), markup=False)
-    if len(table) > SHOWN:
-        out.print(f"... {len(table) - SHOWN:,} more; -o FILE.tsv has all", markup=False)

@@ -21,6 +21,7 @@ from scmulan import __version__
 from scmulan.errors import EngineError, ScmulanError
 from scmulan.serving import routes_cells, routes_files, routes_openai, routes_page, routes_server, routes_views
 from scmulan.serving.answers import errors
+from scmulan.serving.asked_views import CellSet
 from scmulan.serving.chat import Chat
 from scmulan.serving.guard import Guard, error_body
 from scmulan.serving.jobs import JobError, Jobs, TooManyJobs
@@ -81,15 +82,22 @@ class Server:
 
     def setting(self, model: str | None, owner: str, file_id: str | None, other_id: str | None = None) -> Setting:
         """Which model answers, of which file, as the client calls them; a file that is gone has its id for a name."""
-
-        def named(of: str | None) -> str | None:
-            try:
-                return self.files(owner).get(of).name if of is not None else None
-            except UploadUnknown:
-                return of
-
         adapter = model if model in self.models.adapters else None
-        return {"model": self.models.name, "adapter": adapter, "filename": named(file_id), "other_filename": named(other_id)}
+        names = [self._filename(of, owner) if of is not None else None for of in (file_id, other_id)]
+        return {"model": self.models.name, "adapter": adapter, "filename": names[0], "other_filename": names[1]}
+
+    def name_of(self, cells: CellSet, owner: str) -> str:
+        """The name of the file that a set of cells is of: a client's, or one for a job's result."""
+        if cells.job_id is not None:
+            return f"{self.jobs.get(cells.job_id, owner).task}-{cells.job_id[-6:]}.h5ad"
+        return self._filename(str(cells.file_id), owner)
+
+    def _filename(self, file_id: str, owner: str) -> str:
+        """A file's name as the client calls it; its id where the file is gone."""
+        try:
+            return self.files(owner).get(file_id).name
+        except UploadUnknown:
+            return file_id
 
     def _owners(self) -> list[str]:
         """Whoever has a folder of files, from before this server too."""

@@ -1,4 +1,4 @@
-"""What is asked of cells without a model: a map of them, the place of other cells on it, and what differs between two sets."""
+"""What is asked of cells without a model: a map, clusters, the place of other cells on the map, what differs between two sets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,25 @@ class View(JobAsked):
     IN_PIECES = 0
 
 
+Embedding = Annotated[JobId | None, Field(description="A job `embed` on the whole file, whose embedding is taken in place of the counts.")]
+
+
 class Map(View):
-    """A map of the cells of a file, with clusters: of their counts, or of an embedding."""
+    """A map of the cells of a file: of their counts, or of an embedding."""
 
     TASK = "map"
     file_id: FileId
     layout: Literal["pca", "umap"] = "umap"
-    embedding: Annotated[JobId | None, Field(description="A job `embed` on the whole file, whose embedding is mapped.")] = None
+    embedding: Embedding = None
+    seed: Seed = 0
+
+
+class Cluster(View):
+    """Leiden clusters of the cells of a file, the largest first: by their counts, or by an embedding."""
+
+    TASK = "cluster"
+    file_id: FileId
+    embedding: Embedding = None
     seed: Seed = 0
 
 
@@ -56,4 +68,4 @@ class Compare(View):
     b: CellSet
 
 
-VIEWS: dict[str, type[View]] = {one.TASK: one for one in (Map, Place, Compare)}
+VIEWS: dict[str, type[View]] = {one.TASK: one for one in (Map, Cluster, Place, Compare)}

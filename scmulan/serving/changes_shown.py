@@ -15,6 +15,7 @@ from scmulan.errors import CellDataError
 from scmulan.genes import GeneTable
 from scmulan.serving.answers import Baselines, Changed, Way
 from scmulan.serving.examples import example
+from scmulan.tasks_changed import most_changed
 
 MOST_TOLD = 2000
 SCREEN = "papalexi_eccite_thp1"
@@ -32,7 +33,7 @@ def changes(cells: AnnData) -> list[Changed]:
     """
     if "scmulan_change" not in cells.var:
         raise CellDataError("this result has no change of genes; needed one of a job `perturb`")
-    most = cells.var.sort_values("scmulan_change", key=abs, ascending=False, kind="stable").head(MOST_TOLD)
+    most = most_changed(cells.var).head(MOST_TOLD)
     return [
         {
             "gene": str(gene),

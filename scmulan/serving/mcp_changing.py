@@ -43,6 +43,7 @@ from scmulan.serving.mcp_results import (
 )
 from scmulan.serving.mcp_work import Task
 from scmulan.serving.mcp_writing import said_of_cells
+from scmulan.tasks_changed import most_changed
 from scmulan.tasks_saying import LISTED, Saying
 
 CHANGED = 0.05
@@ -107,7 +108,7 @@ def _changed(task: Task, cells: AnnData, path: Path | None, overwrite: bool, wha
     result = Changed(**sizes_of(cells), fields=fields_of(cells, list(task.model.prompts.fields)))
     saying = Saying()
     if "scmulan_change" in cells.var:
-        table = cells.var[cells.var["scmulan_change"].notna()].sort_values("scmulan_change", key=abs, ascending=False)
+        table = most_changed(cells.var)
         result.changed_genes = int((table["scmulan_q_value"] < CHANGED).sum())
         result.changes = [
             GeneRow(

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from scmulan.serving.answers import Reproduced
 from scmulan.serving.asked import TASKS, Asked, Generate, OnFile, options
+from scmulan.serving.asked_views import CellSet, Compare
 from scmulan.serving.work import seed_of_piece
 
 SELECTED = "selected.h5ad"
@@ -58,6 +59,29 @@ def of_chat(requests: Sequence[Mapping[str, Any]], rows: Sequence[int] | None, s
     ]
     first = [f"# the cells that were asked about: adata.write_h5ad({SELECTED!r}) of the Python"] if rows is not None else []
     return {"python": "\n".join(lines) + "\n", "command": "\n".join([*first, shlex.join(parts)]) + "\n"}
+
+
+def of_comparison(asked: Compare, names: tuple[str, str]) -> Reproduced:
+    """What gives a comparison.
+
+    Parameters
+    ----------
+    names : of the files that the sets are of
+    """
+    lines, files, cut = ["import anndata", "import scmulan", ""], [], []
+    for letter, one, name in zip("ab", (asked.a, asked.b), names, strict=True):
+        lines += [f"{letter} = anndata.read_h5ad({name!r}){_source(one)}"]
+        if one.rows is not None:
+            lines.append(f"{letter} = {letter}[{list(one.rows)!r}].copy()")
+            cut.append(f"# the cells of set {letter}: {letter}.write_h5ad('set_{letter}.h5ad') of the Python")
+        files.append(name if one.rows is None else f"set_{letter}.h5ad")
+    lines += ["genes = scmulan.compare(a, b)"]
+    command = shlex.join(["scmulan", "compare", *files, "-o", "genes.csv"])
+    return {"python": "\n".join(lines) + "\n", "command": "\n".join([*cut, command]) + "\n"}
+
+
+def _source(one: CellSet) -> str:
+    return "" if one.job_id is None else f"  # /v1/jobs/{one.job_id}/result.h5ad"
 
 
 def _opening(setting: Setting) -> list[str]:

@@ -14,6 +14,7 @@ from scmulan.perturbations import perturbation_of
 from scmulan.serving import answers, changes_shown, reproduced
 from scmulan.serving.answers import errors
 from scmulan.serving.asked import TASKS, Label
+from scmulan.serving.asked_views import Compare
 from scmulan.serving.columns import Values
 from scmulan.serving.jobs import Job
 from scmulan.serving.pieces_shown import values_of_job
@@ -81,8 +82,11 @@ async def baselines(request: Request, job_id: JobId) -> answers.Baselines:
 async def reproduce(request: Request, job_id: JobId) -> answers.Reproduced:
     server, owner = request.app.state.server, request.scope["owner"]
     job: Job = server.jobs.get(job_id, owner)
+    if job.task == Compare.TASK:
+        compared = Compare.model_validate(job.asked)
+        return reproduced.of_comparison(compared, (server.name_of(compared.a, owner), server.name_of(compared.b, owner)))
     setting = server.setting(job.asked.get("model"), owner, job.asked.get("file_id"), job.asked.get("perturbed_file_id"))
     found = reproduced.of_job(job.task, job.asked, setting)
     if found is None:
-        raise PromptError(f"job {job.task}: it asks no model; needed one of {', '.join(TASKS)}")
+        raise PromptError(f"job {job.task}: it has no Python of its own; needed one of {', '.join([*TASKS, Compare.TASK])}")
     return found

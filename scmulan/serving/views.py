@@ -11,21 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from scmulan.cells import AnnData, Cells, read_cells, read_h5ad
+from scmulan.comparing import compared
 from scmulan.errors import CellDataError, PromptError
 from scmulan.genes import GeneTable
 from scmulan.serving import maps
-from scmulan.serving.asked_views import CellSet, Compare, Map, Place, View
+from scmulan.serving.asked_views import CellSet, Cluster, Compare, Map, Place, View
 from scmulan.serving.columns import Values, array, column, expression
-from scmulan.serving.compared import compared
 from scmulan.serving.uploads import Uploads
 
 EMBEDDING = "X_scmulan"
 KEPT = 2
 """Sets of cells that are kept as they were read."""
 JSON, NPZ, CSV = "json", "npz", "csv"
+MOST_TOLD = 2000
+"""Genes of a comparison that a page is told; the table holds all."""
 OfJob = Callable[[str, str, str], Path]
 """A file of the result of a job, by its id, its owner and the file's kind; JobError where there is none."""
 
@@ -36,7 +39,9 @@ class Seen:
     def __init__(self, adata: AnnData):
         self.obs: pd.DataFrame = adata.obs
         self.cells: Cells = read_cells(adata)
-        self.neighbours: dict[int, tuple[maps.Space, Any, Any]] = {}
+        self.spaces: dict[int, maps.Space] = {}
+        self.graphs: dict[tuple[str | None, int], tuple[npt.NDArray[np.int64], maps.Floats]] = {}
+        """Neighbours and distances, by the job of an embedding (None: of counts) and the seed."""
 
 
 class Views:
@@ -78,7 +83,7 @@ class Views:
 
     def check(self, asked: View, owner: str) -> None:
         """What an owner lacks raises, as UploadUnknown or JobError; PromptError for cells that are not there."""
-        if isinstance(asked, Map) and asked.embedding is not None:
+        if isinstance(asked, Map | Cluster) and asked.embedding is not None:
             self.of_job(asked.embedding, owner, "h5ad")
         if isinstance(asked, Place):
             self.of_job(asked.map_id, owner, NPZ)
@@ -93,14 +98,15 @@ class Views:
         """Do what is asked and keep it in a folder."""
         if isinstance(asked, Map):
             said = self._map(asked, owner, folder)
+        elif isinstance(asked, Cluster):
+            said = self._cluster(asked, owner, folder)
         elif isinstance(asked, Place):
             space, layout = maps.Space.read(self.of_job(asked.map_id, owner, NPZ))
             cells = self.seen(owner, job_id=asked.job_id).cells
             said = {"coordinates": array(maps.placed(space, layout, cells), "float32"), "cells": len(cells)}
         else:
             assert isinstance(asked, Compare)
-            said = compared(self._set(asked.a, owner), self._set(asked.b, owner), self.table)
-            pd.DataFrame(said["genes"]).to_csv(folder / f"0.{CSV}", index=False)
+            said = self._compare(asked, owner, folder)
         (folder / f"0.{JSON}").write_text(json.dumps(said))
 
     def finish(self, task: str, pieces: Sequence[Path], folder: Path) -> dict[str, Any]:
@@ -112,42 +118,59 @@ class Views:
 
     def _map(self, asked: Map, owner: str, folder: Path) -> dict[str, Any]:
         began = time.perf_counter()
-        seen = self.seen(owner, file_id=asked.file_id)
-        if asked.embedding is not None:
-            points = self._embedding(asked, owner, len(seen.cells))
-            places, distances = maps.neighbours(points, seed=asked.seed)
-            layout = points[:, :2] if asked.layout == "pca" else maps.laid_out(points, places, distances, seed=asked.seed)
-            n_genes = 0
-        else:
-            if asked.seed not in seen.neighbours:
-                space = maps.space_of(seen.cells, seed=asked.seed)
-                seen.neighbours[asked.seed] = (space, *maps.neighbours(space.points_CK, seed=asked.seed))
-            space, places, distances = seen.neighbours[asked.seed]
-            points, n_genes = space.points_CK, len(space.used)
-            layout = points[:, :2] if asked.layout == "pca" else maps.laid_out(points, places, distances, seed=asked.seed)
+        points, space = self._points(asked, owner)
+        layout = points[:, :2]
+        if asked.layout == "umap":
+            layout = maps.laid_out(points, *self._graph(asked, points, owner), seed=asked.seed)
+        if space is not None:
             space.write(folder / f"0.{NPZ}", layout)
-        codes = maps.clusters_of(places, seed=asked.seed)
+        seconds = round(time.perf_counter() - began, 2)
+        n_genes = 0 if space is None else len(space.used)
+        return {"layout": asked.layout, "coordinates": array(layout, "float32"), "cells": len(layout), "genes": n_genes, "seconds": seconds}
+
+    def _cluster(self, asked: Cluster, owner: str, folder: Path) -> dict[str, Any]:
+        began = time.perf_counter()
+        points, _ = self._points(asked, owner)
+        codes = maps.clusters_of(self._graph(asked, points, owner)[0], seed=asked.seed)
+        obs_names = self.seen(owner, file_id=asked.file_id).obs.index
+        pd.DataFrame({"cluster": codes}, index=obs_names).to_csv(folder / f"0.{CSV}")
         clusters: Values = {
             "name": "cluster",
             "kind": "category",
             "categories": [str(number) for number in range(int(codes.max()) + 1)],
             "codes": array(codes, "int32"),
         }
-        return {
-            "layout": asked.layout,
-            "coordinates": array(layout, "float32"),
-            "clusters": clusters,
-            "cells": len(layout),
-            "genes": n_genes,
-            "seconds": round(time.perf_counter() - began, 2),
-        }
+        return {"clusters": clusters, "cells": len(codes), "seconds": round(time.perf_counter() - began, 2)}
 
-    def _embedding(self, asked: Map, owner: str, n_cells: int) -> maps.Floats:
+    def _points(self, asked: Map | Cluster, owner: str) -> tuple[maps.Floats, maps.Space | None]:
+        """The cells by components: of their counts, in the space that is kept with them, or of an embedding."""
+        seen = self.seen(owner, file_id=asked.file_id)
+        if asked.embedding is not None:
+            return self._embedding(asked, owner, len(seen.cells)), None
+        if asked.seed not in seen.spaces:
+            seen.spaces[asked.seed] = maps.space_of(seen.cells, seed=asked.seed)
+        return seen.spaces[asked.seed].points_CK, seen.spaces[asked.seed]
+
+    def _graph(self, asked: Map | Cluster, points_CK: maps.Floats, owner: str) -> tuple[npt.NDArray[np.int64], maps.Floats]:
+        """The neighbours of points, found once."""
+        graphs, key = self.seen(owner, file_id=asked.file_id).graphs, (asked.embedding, asked.seed)
+        if key not in graphs:
+            graphs[key] = maps.neighbours(points_CK, seed=asked.seed)
+        return graphs[key]
+
+    def _embedding(self, asked: Map | Cluster, owner: str, n_cells: int) -> maps.Floats:
         """The embedding of an ``embed`` job, along its first principal components."""
         found = read_h5ad(self.of_job(str(asked.embedding), owner, "h5ad"))
         if EMBEDDING not in found.obsm or found.n_obs != n_cells:
             raise CellDataError(f"embedding: that job has no embedding of all {n_cells:,} cells of the file; needed a job `embed` on all")
         return maps.components_of(np.asarray(found.obsm[EMBEDDING], dtype=np.float32), seed=asked.seed)
+
+    def _compare(self, asked: Compare, owner: str, folder: Path) -> dict[str, Any]:
+        sets = self._set(asked.a, owner), self._set(asked.b, owner)
+        found = compared(*sets, self.table)
+        found.to_csv(folder / f"0.{CSV}")
+        rounded = found.head(MOST_TOLD).round({name: 4 for name in found if name != "q"}).reset_index()
+        return {"cells": list(map(len, sets)), "measured": len(found), "genes": rounded.to_dict("records")}
 
     def _set(self, one: CellSet, owner: str) -> Cells:
         cells = self.seen(owner, file_id=one.file_id, job_id=one.job_id).cells

@@ -53,7 +53,7 @@ class VllmProcess:
         log_file: Path | None = None,
         on_restart: Callable[[], None] = lambda: None,
     ):
-        self.port, self.key, self.log_file, self.on_restart = _free_port(), secrets.token_urlsafe(32), log_file, on_restart
+        self.port, self.key, self.log_file, self.on_restart = free_port(), secrets.token_urlsafe(32), log_file, on_restart
         self.command = [
             *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", str(model), "--served-model-name", name, "--host", "127.0.0.1", "--port", str(self.port)),
@@ -142,7 +142,8 @@ def _lora(adapters: Mapping[str, Path]) -> list[str]:
     return ["--enable-lora", "--max-loras", str(len(adapters) + SPARE_ADAPTERS), "--max-lora-rank", str(rank), "--lora-modules", *modules]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

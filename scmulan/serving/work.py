@@ -27,6 +27,7 @@ from scmulan.serving.jobs import Job
 from scmulan.serving.models import Models
 from scmulan.serving.uploads import Uploads
 from scmulan.serving.views import Views
+from scmulan.tasks_changed import most_changed
 
 ADDS = ("annotate", "locate", "describe", "embed", "fate", "edit")
 """Tasks that add to the cells of a file; the others give cells or a table of their own."""
@@ -182,7 +183,7 @@ def summary(asked: Asked, cells: AnnData) -> dict[str, Any]:
         told["median_counts"] = float(np.median(np.asarray(counts.sum(1)).ravel()))
         told["median_genes"] = float(np.median(np.diff(counts.indptr)))
     if "scmulan_q_value" in cells.var:
-        most = cells.var[cells.var["scmulan_q_value"] < 0.05].sort_values("scmulan_change", key=abs, ascending=False).head(TOLD)
+        most = most_changed(cells.var[cells.var["scmulan_q_value"] < 0.05]).head(TOLD)
         told["changed"] = [
             {"gene": str(gene), "log2_change": round(float(row["scmulan_change"]), 4), "q": float(row["scmulan_q_value"])}
             for gene, row in most.iterrows()

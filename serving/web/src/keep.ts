@@ -23,12 +23,17 @@ export interface KeptMade {
   places: Record<string, string>;
 }
 
+export interface KeptCompared {
+  job: string;
+  names: [string, string];
+}
+
 export interface Work {
   file: string;
   filename: string;
   example: string;
   model: string;
-  /** Job of each step: pca, umap, embed, embedding, first, all; compare. */
+  /** Job of each step: pca, cluster, umap, embed, embedding, first, all. */
   steps: Record<string, string>;
   layout: LayoutName;
   colouring: Colouring;
@@ -36,6 +41,7 @@ export interface Work {
   selection: { bits: string; said: string; ticked: { of: string; codes: number[] } | null } | null;
   keptSets: { name: string; rows: number[] }[];
   made: KeptMade[];
+  compared: KeptCompared | null;
   thread: KeptExchange[];
   when: number;
 }
@@ -54,6 +60,7 @@ export const noWork = (): Work => ({
   selection: null,
   keptSets: [],
   made: [],
+  compared: null,
   thread: [],
   when: 0,
 });

@@ -1,10 +1,11 @@
 /**
- * From a file to a map: the doctor's verdict with the upload, PCA at once, then UMAP while some cells of each cluster are asked about first and
+ * From a file to a map: the doctor's verdict with the upload, PCA at once, then clusters, then UMAP while some cells of each cluster are asked about first and
  * the rest behind them. Every step keeps its job's id, so that a reload runs through the same steps and takes them up where they are.
  */
 
 import { answer } from "./annotating";
 import { get, isStopped, post, ServerError, upload } from "./api";
+import { forgetCompared, showCompared } from "./compare/comparing";
 import { floats, integers } from "./arrays";
 import { restoreThread } from "./chat/asking";
 import { colourBy } from "./colouring";
@@ -15,7 +16,7 @@ import { placeAll, restoreMade } from "./making";
 import { chooseRows, restoreSelection } from "./selecting";
 import { leave, report, step, stopper } from "./steps";
 import * as store from "./store";
-import type { About, CellFile, Job, MapResult } from "./types";
+import type { About, CellFile, ClusterResult, Job, MapResult } from "./types";
 
 let sending: AbortController | null = null;
 
@@ -99,6 +100,7 @@ export function close(): void {
   store.made.value = [];
   store.thread.value = [];
   store.keptSets.value = [];
+  store.compared.value = null;
   chooseRows(null, "");
 }
 
@@ -113,6 +115,8 @@ async function run(file: CellFile): Promise<void> {
     restoreSelection(work.value.selection, file.cells);
     store.keptSets.value = work.value.keptSets;
     void restoreMade(work.value.made);
+    if (work.value.compared) void showCompared(work.value.compared).catch(forgetCompared);
+    await takeClusters(await step("cluster", "/v1/cells/cluster", { file_id: file.id, seed: 0 }, "Clusters", signal), signal);
     await Promise.all([laterMaps(file, signal), answer(file, signal)]);
   } catch (error) {
     report(error, "The map could not be made");
@@ -158,11 +162,15 @@ export function show(name: store.LayoutName): void {
 async function takeMap(name: store.LayoutName, job: Job, signal: AbortSignal): Promise<void> {
   const result = await resultOf<MapResult>(job.id, signal);
   const { coordinates, fit } = fitted(floats(result.coordinates));
-  if (!store.clusters.value) {
-    const categories = (result.clusters.categories ?? []).map((each) => (/^\d+$/.test(each) ? `cluster ${each}` : each));
-    store.clusters.value = { name: "cluster", kind: "category", categories, codes: integers(result.clusters.codes!) };
-  }
   store.layouts.value = { ...store.layouts.value, [name]: { job: job.id, coordinates, fit } };
   performance.mark(`scmulan: ${name} is there`);
   store.told.value = name === "pca" ? "A first map is there; UMAP is on its way." : "The map has changed to a new layout.";
+}
+
+async function takeClusters(job: Job, signal: AbortSignal): Promise<void> {
+  const { clusters } = await resultOf<ClusterResult>(job.id, signal);
+  const categories = (clusters.categories ?? []).map((each) => `cluster ${each}`);
+  store.clusters.value = { name: "cluster", kind: "category", categories, codes: integers(clusters.codes!) };
+  performance.mark("scmulan: clusters are there");
+  store.told.value = `There are ${categories.length} clusters.`;
 }

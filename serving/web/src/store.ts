@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 import type { Fit } from "./map/near";
-import type { About, Answer, Categories, CellFile, Numbers, PlainRequest, Values } from "./types";
+import type { About, Answer, Categories, CellFile, CompareResult, Numbers, PlainRequest, Values } from "./types";
 
 export type LayoutName = "pca" | "umap" | "embedding";
 
@@ -90,6 +90,7 @@ function valuesNow(): Values | null {
 export const selection = signal<Selection | null>(null);
 /** Sets that were kept by name, to be compared. */
 export const keptSets = signal<{ name: string; rows: number[] }[]>([]);
+export const compared = signal<{ job: string; names: [string, string]; result: CompareResult } | null>(null);
 export const made = signal<Made[]>([]);
 export const thread = signal<Exchange[]>([]);
 export const panel = signal<"ask" | "generate" | "change" | "compare" | "table">("ask");

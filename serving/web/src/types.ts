@@ -87,9 +87,12 @@ export interface About {
 export interface MapResult {
   layout: string;
   coordinates: PackedArray;
-  clusters: PackedValues;
   genes?: number;
   seconds?: number;
+}
+
+export interface ClusterResult {
+  clusters: PackedValues;
 }
 
 /** A request as plain data: what a question was read as. */
@@ -141,6 +144,13 @@ export interface ComparedGene {
   mean_b: number;
   share_a: number;
   share_b: number;
+}
+
+export interface CompareResult {
+  cells: [number, number];
+  /** Genes that both sets measured; the first of them are told. */
+  measured: number;
+  genes: ComparedGene[];
 }
 
 export interface ChangedGene {

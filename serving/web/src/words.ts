@@ -42,9 +42,10 @@ const TASKS: Record<string, string> = {
   search: "find similar reference cells",
   outside: "not about cells",
   map: "map the cells",
+  cluster: "find clusters",
   place: "put cells on the map",
   compare: "compare two sets",
 };
 
 export const taskWords = (task: string): string => TASKS[task] ?? words(task);
-export const TASK_NAMES = Object.keys(TASKS).filter((each) => !["map", "place", "compare", "outside"].includes(each));
+export const TASK_NAMES = Object.keys(TASKS).filter((each) => !["map", "cluster", "place", "compare", "outside"].includes(each));

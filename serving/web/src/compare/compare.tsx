@@ -2,21 +2,16 @@
 
 import { useSignal } from "@preact/signals";
 import { download, isStopped } from "../api";
-import { JobFailed, resultOf } from "../jobs";
-import { forgetSteps, keep } from "../keep";
+import { JobFailed } from "../jobs";
+import { keep } from "../keep";
 import { Reproduced } from "../parts";
 import { Dots } from "../plots/dots";
 import { Volcano } from "../plots/volcano";
-import { step, stopper } from "../steps";
 import * as store from "../store";
-import type { ComparedGene } from "../types";
+import type { ComparedGene, CompareResult } from "../types";
 import { cells, count, number, percent } from "../words";
+import { compare } from "./comparing";
 import { setsOf, type CellSet } from "./sets";
-
-interface Compared {
-  cells: [number, number];
-  genes: ComparedGene[];
-}
 
 const TOP = 25;
 const DOTS = 16;
@@ -26,7 +21,6 @@ export function Compare() {
   const b = useSignal("");
   const error = useSignal("");
   const isBusy = useSignal(false);
-  const found = useSignal<{ job: string; names: [string, string]; result: Compared } | null>(null);
   const sets = setsOf();
   const setA = sets.find((each) => each.id === a.value) ?? sets[0];
   const setB = sets.find((each) => each.id === b.value && each.id !== setA?.id) ?? sets.find((each) => each.id !== setA?.id);
@@ -36,13 +30,8 @@ export function Compare() {
     if (!setA || !setB || isBusy.value) return;
     error.value = "";
     isBusy.value = true;
-    forgetSteps("compare");
     try {
-      const names: [string, string] = [setA.name, setB.name];
-      const body = { a: setA.cells(), b: setB.cells() };
-      const job = await step("compare", "/v1/cells/compare", body, `Comparing ${setA.name} with ${setB.name}`, stopper());
-      found.value = { job: job.id, names, result: await resultOf<Compared>(job.id) };
-      store.told.value = `Compared: ${found.value.result.genes.length} genes.`;
+      await compare(setA, setB);
     } catch (reason) {
       const isCancelled = isStopped(reason) || (reason instanceof JobFailed && reason.job.state === "cancelled");
       if (!isCancelled) error.value = (reason as Error).message;
@@ -67,7 +56,7 @@ export function Compare() {
         </button>
         {sets.length < 2 && <p class="quiet">Needed are two sets: open a file, or write cells.</p>}
       </form>
-      {found.value && <Result {...found.value} />}
+      {store.compared.value && <Result {...store.compared.value} />}
     </div>
   );
 }
@@ -118,7 +107,7 @@ function KeepSet() {
   );
 }
 
-function Result({ job, names, result }: { job: string; names: [string, string]; result: Compared }) {
+function Result({ job, names, result }: { job: string; names: [string, string]; result: CompareResult }) {
   const sure = result.genes.filter((each) => each.q < 0.05);
   const top = [...result.genes].sort((x, y) => x.q - y.q || Math.abs(y.log2) - Math.abs(x.log2));
   const half = (sign: number): ComparedGene[] => top.filter((each) => each.log2 * sign > 0).slice(0, DOTS / 2);

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy.sparse as sp
 from scipy.stats import false_discovery_control, t
 
-from scmulan.cells import Cells
+from scmulan.cells import AnnData, Cells, read_cells
 from scmulan.counts import log1p_cp10k
 from scmulan.errors import CellDataError
 from scmulan.genes import GeneTable
 
-MOST_TOLD = 2000
 LEAST = 3
 """Cells of a set for a test."""
 
 
-def compared(first: Cells, second: Cells, table: GeneTable) -> dict[str, Any]:
-    """The genes that both sets measured, most significant first, as plain data.
+def compare(a: AnnData | str | os.PathLike[str], b: AnnData | str | os.PathLike[str]) -> pd.DataFrame:
+    """The genes that differ between two sets of cells, of any gene naming, most significant first.
 
     Returns
     -------
-    ``cells``, of each set; ``genes``, each with ``log2`` of the ratio of (mean CP10k + 1) of the second over the first, ``q``, its rate
-    of false discoveries (Benjamini-Hochberg), ``mean_a``, ``mean_b``, means of CP10k, ``share_a``, ``share_b``, shares of cells that have
-    it; ``measured``, how many genes were compared
+    As `compared`, a row for each gene, named by its symbol.
+
+    Raises
+    ------
+    CellDataError
+        When cells can't be read, a set has fewer than three cells, or both have no gene in common.
+    """
+    return compared(read_cells(a), read_cells(b), GeneTable.load())
+
+
+def compared(first: Cells, second: Cells, table: GeneTable) -> pd.DataFrame:
+    """The genes that both sets measured, most significant first.
+
+    Returns
+    -------
+    (G, 6) for each gene: ``log2`` of the ratio of (mean CP10k + 1) of the second over the first; ``q``, its rate of false discoveries
+    (Benjamini-Hochberg); ``mean_a``, ``mean_b``, means of CP10k; ``share_a``, ``share_b``, shares of cells that have it
 
     Raises
     ------
@@ -44,20 +58,9 @@ def compared(first: Cells, second: Cells, table: GeneTable) -> dict[str, Any]:
     means = [np.asarray(each.expm1().mean(0)).ravel() for each in values]
     shares = [np.asarray((each > 0).mean(0)).ravel() for each in values]
     log2 = np.log2(means[1] + 1) - np.log2(means[0] + 1)
-    order = np.lexsort((-np.abs(log2), q))[:MOST_TOLD]
-    genes = [
-        {
-            "gene": str(table.symbols[shared[place]]),
-            "log2": round(float(log2[place]), 4),
-            "q": float(q[place]),
-            "mean_a": round(float(means[0][place]), 4),
-            "mean_b": round(float(means[1][place]), 4),
-            "share_a": round(float(shares[0][place]), 4),
-            "share_b": round(float(shares[1][place]), 4),
-        }
-        for place in order
-    ]
-    return {"cells": [len(first), len(second)], "measured": len(shared), "genes": genes}
+    columns = {"log2": log2, "q": q, "mean_a": means[0], "mean_b": means[1], "share_a": shares[0], "share_b": shares[1]}
+    found = pd.DataFrame(columns, index=pd.Index(table.symbols[shared].astype(str), name="gene"))
+    return found.iloc[np.lexsort((-np.abs(log2), q))]
 
 
 def welch(first: sp.csr_matrix, second: sp.csr_matrix) -> npt.NDArray[np.float64]:
