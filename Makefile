@@ -1,5 +1,6 @@
 # Everything works from a fresh clone, in a virtual environment of its own:
 #   make demo     the embedded model on the embedded data; leaves demo/report.html
+#   make serve    the page, at http://127.0.0.1:8000, on the embedded model; ARGS="--port 9000" goes to scmulan serve
 #   make test     the tests that take seconds          make slow   those that take minutes
 #   make test-vllm  those that need vLLM, on its CPU build, in a virtual environment beside the other
 #   make web      the page built anew from its sources (needs node 20 or later); make test-web  its lint, types and tests
@@ -26,14 +27,17 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --ma
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 IS_RECENT := import sys; sys.exit("scmulan needs Python 3.11 or later; this is " + sys.version + "; make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 
-.PHONY: help demo test slow test-vllm web test-web test-browser fuzz lint wheel clean
+.PHONY: help demo serve test slow test-vllm web test-web test-browser fuzz lint wheel clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
 
 demo: $(VENV)/.installed
 	$(BIN)/scmulan demo --output demo
+
+serve: $(VENV)/.installed-serve
+	$(BIN)/scmulan serve demo $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow and not gpu and not vllm and not browser" $(ARGS)
@@ -86,9 +90,13 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	$(INSTALL) -e '.[plots]'
 	@touch $@
 
+$(VENV)/.installed-serve: pyproject.toml $(VENV)/.torch
+	$(INSTALL) -e '.[plots,serve,search]'
+	@touch $(VENV)/.installed $@
+
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
 	$(INSTALL) -e '.[dev]'
-	@touch $(VENV)/.installed $@
+	@touch $(VENV)/.installed $(VENV)/.installed-serve $@
 
 # vLLM pins other versions than the rest needs, so it has an environment of its own; torchvision and its like, which it brings, are built
 # for another torch than the CPU's and would break imports.
