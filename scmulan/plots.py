@@ -77,12 +77,12 @@ def reliability(found: Calibration, *, title: str = "Is the probability right?")
 @drawn
 def umap_positions(real_CK: ArrayLike, generated_CK: ArrayLike, *, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Places of real and generated cells in one UMAP of both, from their principal components, ``[C, 2]`` each."""
-    from umap import UMAP
-
     real, generated = np.asarray(real_CK), np.asarray(generated_CK)
     both = np.vstack([real, generated])
     if len(both) < 10:
         raise CellDataError(f"UMAP: {len(both)} cells; needed 10 or more")
+    from umap import UMAP
+
     places = UMAP(n_neighbors=min(30, len(both) - 1), min_dist=0.8, negative_sample_rate=2, random_state=seed, n_jobs=1).fit_transform(both)
     return places[: len(real)], places[len(real) :]
 
