@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from scmulan import assets
@@ -151,11 +152,16 @@ def measure(tasks: Sequence[ChangeTask], predictors: Mapping[str, Predictor], *,
     return found
 
 
-def explain(task: ChangeTask, explainers: Mapping[str, Explainer]) -> dict[str, Any]:
-    """Which perturbation: populations of 1, 10, 50 and all held-out cells, by look-up, by a classifier, and by the ways given."""
+def explain(task: ChangeTask, explainers: Mapping[str, Explainer], *, most: int | None = None) -> dict[str, Any]:
+    """Which perturbation: populations of 1, 10, 50 and all held-out cells, by look-up, by a classifier, and by the ways given.
+
+    Parameters
+    ----------
+    most : held-out cells of each perturbation, drawn evenly; all of them where not given
+    """
     ways = {**simple_explainers(task), **explainers}
     candidates = sorted({task.targets[row] for row in task.split.train})
-    held = {name: rows for name, rows in task.split.held.items() if len(rows) >= LEAST_MEASURED}
+    held = {name: spread_over(rows, most) for name, rows in task.split.held.items() if len(rows) >= LEAST_MEASURED}
     rows = np.concatenate(list(held.values()))
     labels = [name for name, each in held.items() for _ in each]
     found: dict[str, Any] = {}
@@ -171,6 +177,13 @@ def explain(task: ChangeTask, explainers: Mapping[str, Explainer]) -> dict[str, 
         shares = {name: {part: _short(getattr(each, part)) for part in ("first", "five", "rank")} for name, each in answers.items()}
         found[f"{size or 'all'} cells"] = chance | shares
     return found
+
+
+def spread_over(rows: npt.NDArray[np.int64], most: int | None) -> npt.NDArray[np.int64]:
+    """At most so many of them, evenly over all."""
+    if most is None or len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).astype(int)]
 
 
 def _has_effect(task: ChangeTask, target: str) -> bool:

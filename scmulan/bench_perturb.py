@@ -38,6 +38,7 @@ RECIPE: dict[str, Any] = {
     "evaluation_cells": 400,
     "patience": 8,
 }
+WHICH = ": which perturbation"
 CELLS = 400
 """Cells that are written of each perturbation."""
 VALID = 20
@@ -61,12 +62,14 @@ def perturb(
     Parameters
     ----------
     model : folder of the base that is fine-tuned; or, with one setting named, of a model that was trained on that very split
-    n : cells written of each perturbation (400)
+    only : settings; with ``: which perturbation`` behind the name, that question alone
+    n : cells written of each perturbation (400), and, where given, cells of each that are asked which perturbation they had (all)
     steps : of fine-tuning (900)
     keep : folder of the tuned models; training goes on where it was stopped, and a model that is there is not trained again
     """
     recipe = RECIPE | ({"steps": steps} if steps is not None else {})
-    wanted = [name for name in SETTINGS if not only or any(name.startswith(each) for each in only)]
+    wanted = [name for name in SETTINGS if not only or any(name.startswith(each.removesuffix(WHICH)) for each in only)]
+    is_written = not only or any(not each.endswith(WHICH) for each in only)
     if not wanted:
         raise PromptError(f"--only {only[0]!r}: needed one of {'; '.join(SETTINGS)}{nearest(only[0], list(SETTINGS))}")
     found: dict[str, Any] = {}
@@ -77,13 +80,14 @@ def perturb(
             folder = (keep or Path(scratch)) / name.replace(", ", "_").replace(" ", "_")
             opened, minutes = tuned(model, task, screen, recipe, folder, data=data, seed=seed, say=say)
         asked: dict[str, Any] = {"model": opened, "label_of": functools.partial(label_of, screen), "seed": seed}
-        ways = {"scmulan": functools.partial(foretell, **asked, n=n or CELLS)}
-        found[name] = bench_change.measure([task], ways) | {"minutes": minutes}
-        bench_change.say_table(name, found[name], say)
+        if is_written:
+            ways = {"scmulan": functools.partial(foretell, **asked, n=n or CELLS)}
+            found[name] = bench_change.measure([task], ways) | {"minutes": minutes}
+            bench_change.say_table(name, found[name], say)
         if screen == "papalexi":
             explainer = functools.partial(explain, **asked)
-            found[f"{name}: which perturbation"] = bench_change.explain(task, {"scmulan": explainer})
-            say(f"{name}: which perturbation: {found[f'{name}: which perturbation']}")
+            found[name + WHICH] = bench_change.explain(task, {"scmulan": explainer}, most=n)
+            say(f"{name}{WHICH}: {found[name + WHICH]}")
     return {"recipe": recipe, "settings": found}
 
 
