@@ -183,7 +183,8 @@ def spread_over(rows: npt.NDArray[np.int64], most: int | None) -> npt.NDArray[np
     """At most so many of them, evenly over all."""
     if most is None or len(rows) <= most:
         return rows
-    return rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    chosen: npt.NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    return chosen
 
 
 def _has_effect(task: ChangeTask, target: str) -> bool:
