@@ -163,7 +163,7 @@ def _dragged(tab: Any) -> dict[str, float]:
     tab.get_by_role("button", name="Move").click()
     tab.mouse.move(x, y)
     tab.mouse.down()
-    tab.evaluate(f"window.scmulanFrames = ({FRAMES})()")
+    tab.evaluate(f"() => {{ window.scmulanFrames = ({FRAMES})(); }}")  # returns nothing, or the promise would be waited for
     began = time.perf_counter()
     while (now := time.perf_counter() - began) < DRAGS:
         tab.mouse.move(x + 200 * np.sin(2 * now), y + 100 * np.cos(2 * now))

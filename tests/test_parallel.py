@@ -99,7 +99,7 @@ def test_two_processes_train_the_adapter_of_one(trained, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [("fsdp2", "single"), ("single", "fsdp2"), ("ddp", "single"), ("fsdp2", "ddp")])
+@pytest.mark.parametrize(("first", "then"), [("fsdp2", "ddp"), ("single", "fsdp2"), ("ddp", "single")])
 def test_a_run_goes_on_with_another_number_of_processes(runs, trained, tmp_path, first, then):
     recipe = recipe_of(tmp_path / "run", trained.corpus, checkpoint_every=1)
     run = start(first, recipe)

@@ -122,7 +122,8 @@ def test_an_unknown_trial_names_the_nearest():
 
 
 @pytest.mark.slow
-def test_a_trial_runs_from_corpus_to_figures(tmp_path):
+def test_a_trial_runs_from_corpus_to_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr("scmulan.trials.PLAN", {"path": "embedded:pollen_cortex.h5ad", "split": {"by": "column"}})
     name = "gene-value pairs, hazards"
     found = run_trials([name], steps=2, preset="tiny", folder=tmp_path, say=lambda line: None)[name]
     assert found["nats_per_cell"] > 0
