@@ -117,6 +117,7 @@ def _drop(tab: Any, address: str, path: Path, marks: tuple[str, ...], say: Say) 
     """Seconds from the file given to each mark, bytes of the page, and its first paint."""
     tab.goto(address)
     tab.get_by_role("button", name="Choose a file").wait_for()
+    tab.wait_for_timeout(2_000)  # a paint is told some time after it
     paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
     begun = tab.evaluate("performance.now()")
     tab.locator("#file").set_input_files(path)
