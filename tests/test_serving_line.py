@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -70,3 +71,15 @@ def test_a_closed_line_takes_nothing_more():
     may_go.set()
     closing.join(10)
     assert not after.done()
+
+
+def test_a_turn_is_expected_by_what_those_before_it_took(line):
+    assert line.until_turn() == 0.0
+    line.put(lambda: time.sleep(0.2), CHAT).result(10)
+    may_go = held(line)
+    left, *others = [line.put(lambda: None, CHAT) for _ in range(4)]
+    assert left.cancel()
+    assert 0.5 < line.until_turn() < 1.0
+    may_go.set()
+    for each in others:
+        each.result(10)

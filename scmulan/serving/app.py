@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -39,6 +40,23 @@ HOUR = 3600.0
 ALL = "all"
 """The folder of files where there are no keys."""
 log = logging.getLogger("scmulan.serving")
+
+
+AGAIN = 10.0
+"""Seconds after which to ask again where it is not known when there is room."""
+
+
+class Busy(EngineError):
+    """So much stands in line that a question would not have its turn in time.
+
+    Attributes
+    ----------
+    seconds : after which to ask again; drawn, so that those who are told to wait do not all come back at once
+    """
+
+    def __init__(self, why: str, seconds: float):
+        super().__init__(f"the server is busy: {why}; ask again")
+        self.seconds = random.uniform(0.5, 1.5) * max(AGAIN, seconds)
 
 
 @dataclass
@@ -105,12 +123,29 @@ class Server:
         return ["" if path.name == ALL else path.name for path in folder.iterdir()] if folder.is_dir() else []
 
     async def soon(self, work: Callable[[], Any]) -> Any:
-        """Short work that a client waits for; EngineError where its turn does not come in time. A client that leaves leaves the line."""
-        waiting = self.line.put(work, CHAT)
+        """Short work that a client waits for. What has begun is brought to its end: to give it up would serve nobody, and where all ask
+        again and again, no one ever. A client that leaves leaves the line.
+
+        Raises
+        ------
+        Busy
+            At once where its turn would not come in time, and where it has not come.
+        """
+        most, ahead = self.settings.chat_seconds, self.line.until_turn()
+        if ahead > most:
+            raise Busy(f"{ahead:.0f} s of questions and jobs are ahead of it, more than the {most:.0f} s that it may wait", ahead - most)
+        loop, has_begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def begin() -> Any:
+            loop.call_soon_threadsafe(has_begun.set)
+            return work()
+
+        waiting = self.line.put(begin, CHAT)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(waiting), self.settings.chat_seconds)
+            await asyncio.wait_for(has_begun.wait(), most)
+            return await asyncio.wrap_future(waiting)
         except TimeoutError:
-            raise EngineError(f"not answered within {self.settings.chat_seconds:.0f} s: the server is busy; ask again") from None
+            raise Busy(f"its turn did not come within {most:.0f} s", self.line.until_turn()) from None
         finally:
             waiting.cancel()
 
@@ -204,7 +239,8 @@ STATUS: tuple[tuple[type[ScmulanError], int, str], ...] = (
 async def _said(_: Request, error: Exception) -> JSONResponse:
     """An error of scmulan's, in its own words."""
     status, kind = next(((status, kind) for one, status, kind in STATUS if isinstance(error, one)), (422, "invalid_request_error"))
-    headers = {"retry-after": "10"} if status in (429, 503) else None
+    again = error.seconds if isinstance(error, Busy) else AGAIN
+    headers = {"retry-after": str(max(1, round(again)))} if status in (429, 503) else None
     return JSONResponse(error_body(str(error), kind), status_code=status, headers=headers)
 
 

@@ -7,6 +7,7 @@ never end, a piece of a job still goes after every few of them.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,6 +18,8 @@ CHAT, JOB = 0, 1
 """What goes first."""
 MOST_IN_A_ROW = 4
 """Chats that go one after another while a job waits."""
+NEWEST = 0.3
+"""Weight of the newest piece in what pieces are expected to take."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Piece:
 
     work: Callable[[], Any]
     done: Future[Any]
+    rank: int
 
 
 class Line:
@@ -35,6 +39,9 @@ class Line:
         self._changed = threading.Condition()
         self._is_closed = False
         self._in_a_row = 0
+        self._seconds = [0.0, 0.0]
+        self._began = time.monotonic()
+        self._at_work: int | None = None
         self._thread = threading.Thread(target=self._take, name=name, daemon=True)
         self._thread.start()
 
@@ -43,11 +50,19 @@ class Line:
         """Pieces that wait."""
         return sum(map(len, self._waiting))
 
+    def until_turn(self) -> float:
+        """Seconds until a chat that lines up now has its turn, by what those before it took of late."""
+        with self._changed:
+            chats, jobs = (sum(not each.done.cancelled() for each in waiting) for waiting in self._waiting)
+            pieces = min(jobs, chats // MOST_IN_A_ROW + 1)
+            running = 0.0 if self._at_work is None else max(0.0, self._seconds[self._at_work] - (time.monotonic() - self._began))
+            return running + chats * self._seconds[CHAT] + pieces * self._seconds[JOB]
+
     def put(self, work: Callable[[], Any], rank: int = JOB) -> Future[Any]:
         """Line up; what comes of it is in the future. A future that was cancelled before its turn is passed over."""
         done: Future[Any] = Future()
         with self._changed:
-            self._waiting[rank].append(Piece(work, done))
+            self._waiting[rank].append(Piece(work, done, rank))
             self._changed.notify()
         return done
 
@@ -76,7 +91,18 @@ class Line:
         while (piece := self._next()) is not None:
             if not piece.done.set_running_or_notify_cancel():
                 continue
+            self._began, self._at_work = time.monotonic(), piece.rank
             try:
-                piece.done.set_result(piece.work())
+                result = piece.work()
             except BaseException as error:  # noqa: BLE001  it is raised again where it is waited for
+                self._note(piece.rank)
                 piece.done.set_exception(error)
+            else:
+                self._note(piece.rank)
+                piece.done.set_result(result)
+
+    def _note(self, rank: int) -> None:
+        """What a piece took, into what the next are expected to take."""
+        took, self._at_work = time.monotonic() - self._began, None
+        before = self._seconds[rank]
+        self._seconds[rank] = took if before == 0.0 else before + NEWEST * (took - before)

@@ -31,7 +31,7 @@ class Settings:
     jobs : jobs that may wait
     per_minute : requests of one client
     at_once : requests of one client that are answered at the same time
-    chat_seconds : how long a chat may wait and run before it is answered 503
+    chat_seconds : how long a chat may wait for its turn; where it would wait longer it is answered 503 at once
     kept_bytes : that the files and results of one key may take, or those of all where there are no keys
     kept_hours : results and files older than this are removed
     hosts : names that a request may call the server by, beside loopback's and ``host``
