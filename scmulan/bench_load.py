@@ -54,6 +54,8 @@ class Told:
     statuses: Counter[str] = field(default_factory=Counter)
     jobs: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    gave_up: int = 0
+    """Clients that were told to come again, and again, for ``DRAIN`` seconds."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -205,7 +207,8 @@ class Run:
                 self.wrong(f"{path}: {said.status_code} {said.text[:200]}")
                 return None
             return said
-        self.wrong(f"{path}: told to wait for {DRAIN:.0f} s")
+        with self.told.lock:
+            self.told.gave_up += 1
         return None
 
     def wrong(self, what: str) -> None:
@@ -231,7 +234,7 @@ class Run:
             "answered": {kind: len(each) for kind, each in self.told.seconds.items()},
             "seconds_p50_p95_p99": {kind: _quantiles(each) for kind, each in self.told.seconds.items()},
             "statuses": dict(self.told.statuses), "jobs": dict(Counter(self.told.jobs.values())),
-            "errors": len(self.told.errors), "first_errors": self.told.errors[:10],
+            "gave_up": self.told.gave_up, "errors": len(self.told.errors), "first_errors": self.told.errors[:10],
             "memory_mb_first_and_last_quarter": [round(statistics.median(part)) for part in parts if part],
         }  # fmt: skip
         self.say(str(found))
