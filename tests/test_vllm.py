@@ -82,7 +82,9 @@ def process(trained, adapters, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_process(trained, adapters):
-    return opened(trained, adapters, VllmEngine(load_checkpoint(trained.folder), dtype=torch.float32, adapters=3, rank=8))
+    return opened(
+        trained, adapters, VllmEngine(load_checkpoint(trained.folder), dtype=torch.float32, adapters=3, rank=8, scores_here=False)
+    )
 
 
 @pytest.fixture(scope="module", params=["in process", "by URL"])

@@ -36,6 +36,7 @@ class RemoteEngine(ServedEngine):
     key : sent as a bearer's token
     at_once : how many sentences are asked for at the same time
     tries : how often a sentence is asked for while the server can't be reached
+    scores_here : weigh labels in this process, as where the server has no more than the same cores
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class RemoteEngine(ServedEngine):
         dtype: torch.dtype | None = None,
         at_once: int = 64,
         tries: int = TRIES,
+        scores_here: bool = False,
     ):
         super().__init__(checkpoint, device=device, dtype=dtype)
+        self.scores_here = scores_here
         import httpx
 
         headers = {"Authorization": f"Bearer {key}"} if key else {}

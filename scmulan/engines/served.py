@@ -83,7 +83,14 @@ class Continued:
 
 
 class ServedEngine(TransformersEngine):
-    """An engine whose sentences are continued by vLLM."""
+    """An engine whose sentences are continued by vLLM.
+
+    Attributes
+    ----------
+    scores_here : whether labels are weighed by the transformers engine too, in this process, and not by vLLM
+    """
+
+    scores_here = False
 
     @abstractmethod
     def run(self, sentences: Sequence[Sentence], on_sentence: Advance | None = None) -> Iterator[Continued]:
@@ -110,8 +117,11 @@ class ServedEngine(TransformersEngine):
     def score(self, prompts: Sequence[Ids], answers: Sequence[Ids], *, on_cell: Advance | None = None) -> npt.NDArray[np.float64]:
         """Log-probability of each answer after each prompt; shape (prompts, answers), nats.
 
-        The inner nodes of the answers' trie are asked one by one, behind a prompt that vLLM reads once.
+        By vLLM the inner nodes of the answers' trie are asked one by one, behind a prompt that it reads once: some hundred sentences a
+        prompt, which on a CPU take far longer than the transformers engine's one (docs/benchmarks.md, "Serving").
         """
+        if self.scores_here:
+            return super().score(prompts, answers, on_cell=on_cell)
         trie, v = Trie.of(answers), self.vocabulary
         self.fits(max((len(prompt) for prompt in prompts), default=0) + int(trie.depth.max()) + 1, "a prompt with its answer")
         asked = [(path, part) for path, below in _places(trie) for part in np.split(below, range(MOST_WEIGHED, len(below), MOST_WEIGHED))]

@@ -33,6 +33,7 @@ class VllmEngine(ServedEngine):
     rows : how many sentences run at once
     adapters : how many adapters it may hold, all of which answer in one batch; 0 for none at all
     rank : the highest rank of theirs
+    scores_here : weigh labels by the transformers engine too; where not given, on a CPU
     settings : more arguments of ``vllm.LLM``
     """
 
@@ -45,9 +46,11 @@ class VllmEngine(ServedEngine):
         rows: int = 64,
         adapters: int = 0,
         rank: int = 16,
+        scores_here: bool | None = None,
         **settings: Any,
     ):
         super().__init__(checkpoint, device=device, dtype=dtype)
+        self.scores_here = device == "cpu" if scores_here is None else scores_here
         for name, value in {**ENVIRONMENT, **ENDS_WITH_US}.items():
             os.environ.setdefault(name, value)
         try:

@@ -57,7 +57,9 @@ def serving(
             )  # fmt: skip
             stack.callback(kept.close)
             kept.start()
-            found = RemoteEngine(checkpoint, kept.url, model=name, key=kept.key, device=device, tries=RESTARTING)
+            found = RemoteEngine(
+                checkpoint, kept.url, model=name, key=kept.key, device=device, tries=RESTARTING, scores_here=device == "cpu"
+            )
             is_ready = lambda: kept.is_ready  # noqa: E731
         yield Server(settings, Models(model, name, adapters, found, device), metrics, is_ready=is_ready)
 
