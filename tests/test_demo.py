@@ -22,6 +22,7 @@ from scmulan.evaluate.cells import pooled
 from scmulan.measures import two_sample
 
 pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.slow
 SMALL = Sizes(
     per_type=6, per_type_long=6, described=10, per_count=2, per_count_open=2, enhanced=6, enhance_draws=1, indexed=40, mapped=12
 )  # fmt: skip

@@ -22,6 +22,7 @@ from scmulan.measures.recovery_ways import BY_TYPE, QUICK
 from scmulan.measures.state_ways import STATES, TRANSPORT
 from scmulan.questions import KINDS
 
+pytestmark = pytest.mark.slow
 FEW = Sizes(cells_per_perturbation=12, explained_cells=12, state_draws=2, depth_cells=12, depth_draws=2, mapped_cells=20, questions=4)
 LABELS = ["CD19 knockout", "interferon beta"]
 

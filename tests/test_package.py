@@ -27,7 +27,7 @@ STAGES = (
     "genes spelling",
     "ontology",
     "metadata",
-    "counts fields doctor cells by_rows pairing",
+    "counts fields doctor cells by_rows pairing comparing",
     "csentence",
     "tokenizer prompts requests questions",
     "automaton hazard",

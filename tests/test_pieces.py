@@ -33,6 +33,7 @@ from scmulan.pieces.kept import MANIFEST, Kept
 from scmulan.pieces.writing import Write, write_file
 from scmulan.tasks import Model
 
+pytestmark = pytest.mark.slow
 KINDS = ("B cell", "natural killer cell", "classical monocyte")
 CELLS, SIZE = 30, 8
 

@@ -19,6 +19,7 @@ from scmulan.serving.keys import hash_of_key
 from scmulan.serving.models import Models
 from scmulan.serving.settings import Settings
 
+pytestmark = pytest.mark.slow
 KEY = "scmulan-of-a-test"
 QUESTION = [{"role": "user", "content": "What kinds of cells are these?"}]
 CHAT, WRITE, GENERATE = "/v1/chat/completions", "/v1/completions", "/v1/cells/generate"
