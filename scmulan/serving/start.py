@@ -82,6 +82,7 @@ def serve(model: str, adapters: Mapping[str, str], settings: Settings, *, engine
     signal.signal(signal.SIGTERM, lambda *_: None)
     with contextlib.suppress(KeyboardInterrupt), serving(model, adapters, settings, engine=engine, device=device) as server:
         threading.Thread(target=maps.warm, daemon=True).start()
+        print(f"scmulan: open http://{settings.host}:{settings.port} in a browser; Ctrl-C ends it", flush=True)
         log.info("listens", extra={"host": settings.host, "port": settings.port, "models": list(server.models), "engine": engine})
         listener(server).run(sockets=[listening])
 
