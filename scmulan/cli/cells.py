@@ -37,6 +37,7 @@ from scmulan.cli.terminal import (
 )
 from scmulan.errors import PromptError, some
 
+DIFFER = 0.05
 LISTS = (".txt", ".tsv", ".csv")
 MaybeOutput = Annotated[Path | None, typer.Option("-o", "--output", help="File to write, with the answers in obs.")]
 
@@ -71,8 +72,11 @@ def compare(
 
     check_table(output)
     table = compare_cells(source, other)
-    table.attrs["differ at q < 0.05"] = int((table["q"] < 0.05).sum())
+    differ = int((table["q"] < DIFFER).sum())
+    table.attrs[f"differ at q < {DIFFER}"] = differ
     finish_table(table, output, as_json)
+    if not as_json:
+        out.print(f"{differ:,} of {len(table):,} genes differ at q < {DIFFER}", markup=False)
 
 
 def annotate(

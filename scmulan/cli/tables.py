@@ -38,6 +38,6 @@ def finish_table(table: pd.DataFrame, output: Path | None, as_json: bool) -> Non
         rows: list[dict[str, Any]] = json.loads(table.reset_index().to_json(orient="records", double_precision=6))
         show({"rows": rows, **about, "output": str(output) if output else None}, True)
         return
-    out.print(table.head(SHOWN).round(4).to_string(), markup=False)
+    out.print(table.head(SHOWN).to_string(float_format="{:.4g}".format), markup=False)
     if len(table) > SHOWN:
         out.print(f"... {len(table) - SHOWN:,} more; -o FILE.tsv has all", markup=False)
