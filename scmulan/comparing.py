@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from scipy.stats import false_discovery_control, t
 
 from scmulan.cells import AnnData, Cells, read_cells
 from scmulan.counts import log1p_cp10k
-from scmulan.errors import CellDataError
+from scmulan.errors import CellDataError, ScmulanWarning
 from scmulan.genes import GeneTable
 
 LEAST = 3
@@ -40,13 +41,15 @@ def compared(first: Cells, second: Cells, table: GeneTable) -> pd.DataFrame:
     Returns
     -------
     (G, 6) for each gene: ``log2`` of the ratio of (mean CP10k + 1) of the second over the first; ``q``, its rate of false discoveries
-    (Benjamini-Hochberg); ``mean_a``, ``mean_b``, means of CP10k; ``share_a``, ``share_b``, shares of cells that have it
+    (Benjamini-Hochberg); ``mean_a``, ``mean_b``, means of CP10k; ``share_a``, ``share_b``, shares of cells that have it. In ``attrs``
+    ``cells``, how many of each set were compared: those without counts are left out, with a warning
 
     Raises
     ------
     CellDataError
         When a set has fewer than three cells, or both have no gene in common.
     """
+    first, second = _with_counts("a", first), _with_counts("b", second)
     for name, cells in (("a", first), ("b", second)):
         if len(cells) < LEAST:
             raise CellDataError(f"{name} has {len(cells)} cells; needed {LEAST} or more to compare")
@@ -60,7 +63,17 @@ def compared(first: Cells, second: Cells, table: GeneTable) -> pd.DataFrame:
     log2 = np.log2(means[1] + 1) - np.log2(means[0] + 1)
     columns = {"log2": log2, "q": q, "mean_a": means[0], "mean_b": means[1], "share_a": shares[0], "share_b": shares[1]}
     found = pd.DataFrame(columns, index=pd.Index(table.symbols[shared].astype(str), name="gene"))
-    return found.iloc[np.lexsort((-np.abs(log2), q))]
+    found = found.iloc[np.lexsort((-np.abs(log2), q))]
+    found.attrs["cells"] = [len(first), len(second)]
+    return found
+
+
+def _with_counts(name: str, cells: Cells) -> Cells:
+    is_empty = np.diff(cells.counts.indptr) == 0
+    if not is_empty.any():
+        return cells
+    warnings.warn(f"{name}: {is_empty.sum():,} of {len(cells):,} cells have no counts and are left out", ScmulanWarning, stacklevel=3)
+    return cells.take(np.flatnonzero(~is_empty))
 
 
 def welch(first: sp.csr_matrix, second: sp.csr_matrix) -> npt.NDArray[np.float64]:

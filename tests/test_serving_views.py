@@ -14,8 +14,10 @@ import pytest
 from conftest import kind_cells
 from gateway import ended, listening, uploaded
 
+import scmulan
 from scmulan import assets
 from scmulan.cells import read_cells, read_h5ad
+from scmulan.errors import ScmulanWarning
 from scmulan.serving import maps
 from scmulan.serving.app import Server
 from scmulan.serving.examples import EXAMPLES
@@ -239,6 +241,16 @@ def test_the_python_and_the_command_of_a_comparison_give_its_genes(client, file_
     ran = subprocess.run(f"{sys.executable} -m {command}", shell=True, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert pd.read_csv("genes.csv", index_col="gene").index[:50].tolist() == told.index[:50].tolist()
+
+
+def test_cells_without_counts_are_not_compared_and_it_is_told(cells):
+    empty = cells[:20].copy()
+    counts = empty.X.tolil()
+    counts[3] = 0
+    empty.X = counts.tocsr()
+    with pytest.warns(ScmulanWarning, match="a: 1 of 20 cells have no counts"):
+        found = scmulan.compare(empty, cells)
+    assert found.attrs["cells"] == [19, cells.n_obs]
 
 
 def test_a_view_has_no_python_of_a_model(client, map_job):

@@ -166,11 +166,10 @@ class Views:
         return maps.components_of(np.asarray(found.obsm[EMBEDDING], dtype=np.float32), seed=asked.seed)
 
     def _compare(self, asked: Compare, owner: str, folder: Path) -> dict[str, Any]:
-        sets = self._set(asked.a, owner), self._set(asked.b, owner)
-        found = compared(*sets, self.table)
+        found = compared(self._set(asked.a, owner), self._set(asked.b, owner), self.table)
         found.to_csv(folder / f"0.{CSV}")
         rounded = found.head(MOST_TOLD).round({name: 4 for name in found if name != "q"}).reset_index()
-        return {"cells": list(map(len, sets)), "measured": len(found), "genes": rounded.to_dict("records")}
+        return {"cells": found.attrs["cells"], "measured": len(found), "genes": rounded.to_dict("records")}
 
     def _set(self, one: CellSet, owner: str) -> Cells:
         cells = self.seen(owner, file_id=one.file_id, job_id=one.job_id).cells
