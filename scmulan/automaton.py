@@ -10,6 +10,7 @@ sampler). A test holds them equal.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,6 +107,52 @@ def _named_before(ids: Ids, cell_at: Ids, after_gene: Ids, level_place: Ids, v: 
     return np.concatenate(owners), np.concatenate(columns)
 
 
+OTHER_ID, DEPTH_0_ID, DEPTH_ID, LEVEL_ID, END_ID, GENE_ID = range(6)
+"""Kinds of ids, as the step after them tells them apart."""
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """The grammar of a cell as tables, so that a step looks up what it would work out in a dozen operations.
+
+    Attributes
+    ----------
+    kind : (first gene + 1,) of each id before the genes, and of a gene
+    after : (phases, kinds) the phase after an id
+    frame : (phases, 1 + levels, 2, first gene) bool, which ids before the genes are legal, by the level that stands and by whether a gene
+        is open
+    takes_gene : (phases,) bool
+    """
+
+    kind: torch.Tensor
+    after: torch.Tensor
+    frame: torch.Tensor
+    takes_gene: torch.Tensor
+
+
+@functools.lru_cache
+def _rules(pad: int, first_depth: int, first_level: int, end_of_cell: int, first_gene: int, device: str) -> _Rules:
+    a = CellAutomaton
+    kind = torch.full((first_gene + 1,), OTHER_ID)
+    kind[first_depth : first_depth + N_DEPTHS] = DEPTH_ID
+    kind[first_depth], kind[end_of_cell], kind[first_gene] = DEPTH_0_ID, END_ID, GENE_ID
+    kind[first_level:end_of_cell] = LEVEL_ID
+    after = torch.arange(6)[:, None].repeat(1, 6)
+    after[a.DEPTH] = a.FIRST_LEVEL
+    after[a.DEPTH, DEPTH_0_ID] = a.EMPTY
+    after[:, GENE_ID], after[:, LEVEL_ID], after[:, END_ID] = a.ANY, a.GENE, a.DONE
+    after[a.DONE] = a.DONE
+    n_levels = end_of_cell - first_level
+    frame = torch.zeros(6, 1 + n_levels, 2, first_gene, dtype=torch.bool)
+    frame[a.DEPTH, ..., first_depth : first_depth + N_DEPTHS] = True
+    lower = torch.arange(n_levels) > torch.arange(-1, n_levels)[:, None]
+    frame[a.ANY, :, 1, first_level:end_of_cell] = frame[a.FIRST_LEVEL, :, 1, first_level:end_of_cell] = lower
+    frame[a.ANY, ..., end_of_cell] = frame[a.EMPTY, ..., end_of_cell] = frame[a.DONE, ..., pad] = True
+    takes_gene = torch.zeros(6, dtype=torch.bool)
+    takes_gene[a.GENE] = takes_gene[a.ANY] = True
+    return _Rules(*(table.to(device) for table in (kind, after, frame, takes_gene)))
+
+
 class CellAutomaton:
     """Legal next ids of B cells that are being written, step by step.
 
@@ -118,12 +165,13 @@ class CellAutomaton:
     """
 
     DEPTH, FIRST_LEVEL, GENE, ANY, DONE, EMPTY = range(6)
-    OF_ROWS = ("phase", "last_gene", "level", "n_open", "next_forced", "n_forced", "forced_column", "forced_level")
 
     def __init__(self, vocabulary: Vocabulary, device: torch.device | str = "cpu"):
         self.vocabulary, self.device = vocabulary, torch.device(device)
-        self._columns = torch.arange(vocabulary.n_genes, dtype=torch.int32, device=self.device)
-        self._levels = torch.arange(vocabulary.first_level, vocabulary.end_of_cell, device=self.device)
+        v = vocabulary
+        self._columns = torch.arange(v.n_genes, dtype=torch.int32, device=self.device)
+        self._levels = torch.arange(v.first_level, v.end_of_cell, device=self.device)
+        self._rules = _rules(v.pad, v.first_depth, v.first_level, v.end_of_cell, v.first_gene, str(self.device))
 
     def begin(self, n_rows: int, *, panel: torch.Tensor | None = None, forced: Sequence[Sequence[tuple[int, int]]] = ()) -> None:
         """Every row has just read ``<cell>``.
@@ -136,21 +184,24 @@ class CellAutomaton:
             Genes that each row's cell holds, each at its level and at no other.
         """
         v, device = self.vocabulary, self.device
-        self.phase = torch.zeros(n_rows, dtype=torch.long, device=device)
-        self.last_gene = torch.full((n_rows,), -1, dtype=torch.long, device=device)
-        self.level = torch.full((n_rows,), v.first_level - 1, dtype=torch.long, device=device)
+        self._stand_at(torch.zeros(n_rows, 6, dtype=torch.long, device=device))
+        self.last_gene[:], self.level[:] = -1, v.first_level - 1
         open_genes = torch.ones(v.n_genes, dtype=torch.bool) if panel is None else panel.bool()
         self.open_BG = open_genes.to(device).expand(n_rows, -1).clone()
         if n_rows and not bool(self.open_BG.any(1).all()):
             raise SentenceError("the panel allows no gene of this model's vocabulary; needed at least one")
         self._force(forced or [()] * n_rows)
-        self.n_open = self.open_BG.sum(1)
+        self.n_open[:] = self.open_BG.sum(1)
+
+    def _stand_at(self, state_BF: torch.Tensor) -> None:
+        """Where each row stands, in one tensor, phase and last gene first; its parts are views, and one operation takes rows of all."""
+        self.state_BF = state_BF
+        self.phase, self.last_gene, self.level, self.n_open, self.next_forced, self.n_forced = state_BF.unbind(1)
 
     def _force(self, forced: Sequence[Sequence[tuple[int, int]]]) -> None:
         """The genes that rows wait for, in the order of the sentence; (B, most of any row)."""
         n_rows, most, device = len(forced), max((len(pairs) for pairs in forced), default=0), self.device
-        self.n_forced = torch.tensor([len(pairs) for pairs in forced], dtype=torch.long, device=device)
-        self.next_forced = torch.zeros(n_rows, dtype=torch.long, device=device)
+        self.n_forced[:] = torch.tensor([len(pairs) for pairs in forced], dtype=torch.long, device=device)
         self.forced_column = torch.zeros(n_rows, most, dtype=torch.long, device=device)
         self.forced_level = torch.zeros(n_rows, most, dtype=torch.long, device=device)
         for row, pairs in enumerate(forced):
@@ -170,22 +221,17 @@ class CellAutomaton:
         ``left`` is how many ids each row may still take, this one included, one number or (B,): a row that runs out of room is
         closed in time.
         """
-        v, phase = self.vocabulary, self.phase[:, None]
-        is_any, is_gene_next = phase == self.ANY, phase == self.GENE
-        mask_BV = torch.zeros(len(self.phase), v.size, dtype=torch.bool, device=self.device)
-        mask_BV[:, v.first_depth : v.first_depth + N_DEPTHS] = phase == self.DEPTH
-        mask_BV[:, v.first_depth] &= self.n_forced == 0
+        v, rules = self.vocabulary, self._rules
+        mask_BV = torch.empty(len(self.phase), v.size, dtype=torch.bool, device=self.device)
+        mask_BV[:, : v.first_gene] = rules.frame[self.phase, self.level - (v.first_level - 1), (self.n_open > 0).long()]
+        mask_BV[:, v.last_gene :] = False
         genes = mask_BV[:, v.first_gene : v.last_gene]
         torch.logical_and(self.open_BG, self._columns > self.last_gene[:, None].int(), out=genes)
-        genes &= is_gene_next | is_any
-        mask_BV[:, v.first_level : v.end_of_cell] = (
-            (self._levels > self.level[:, None]) & (self.n_open > 0)[:, None] & (is_any | (phase == self.FIRST_LEVEL))
-        )
-        mask_BV[:, v.end_of_cell] = (self.phase == self.ANY) | (self.phase == self.EMPTY)
-        mask_BV[:, v.pad] = self.phase == self.DONE
+        genes &= rules.takes_gene[self.phase][:, None]
         if self.forced_column.shape[1]:
             self._hold_to_forced(mask_BV)
         if left is not None:
+            is_any = (self.phase == self.ANY)[:, None]
             left_B1 = torch.as_tensor(left, device=self.device).expand(len(self.phase))[:, None]
             mask_BV[:, v.first_level : v.end_of_cell] &= ~(is_any & (left_B1 <= 2))
             mask_BV[:, v.end_of_cell] |= (is_any & (left_B1 <= 2)).squeeze(1)
@@ -197,15 +243,17 @@ class CellAutomaton:
         part = copy.copy(self)
         part.vocabulary, part._columns = vocabulary, self._columns[: vocabulary.n_genes]
         part.open_BG = self.open_BG[rows, first_column:]
-        for name in self.OF_ROWS:
-            setattr(part, name, getattr(self, name)[rows])
-        part.last_gene -= first_column
-        part.forced_column -= first_column
+        part._stand_at(self.state_BF[rows])
+        if first_column:
+            part.last_gene -= first_column
+        if self.forced_column.shape[1]:
+            part.forced_column, part.forced_level = self.forced_column[rows] - first_column, self.forced_level[rows]
         return part
 
     def _hold_to_forced(self, mask_BV: torch.Tensor) -> None:
         """Do not let a row pass by the next gene it must hold."""
         v = self.vocabulary
+        mask_BV[:, v.first_depth] &= self.n_forced == 0
         waits, column, level = self._awaited()
         waits &= (self.phase != self.DONE) & (self.phase != self.DEPTH)
         here = waits & (self.level == level)
@@ -221,21 +269,20 @@ class CellAutomaton:
     def advance(self, ids_B: torch.Tensor, rows: torch.Tensor | None = None) -> None:
         """Read the id chosen for each row, or for some of them; illegal ids are the caller's fault and are not checked."""
         rows = torch.arange(len(ids_B), device=self.device) if rows is None else rows
-        v, was = self.vocabulary, self.phase[rows]
-        is_gene = (ids_B >= v.first_gene) & (was != self.DONE)
-        is_level = (ids_B >= v.first_level) & (ids_B < v.end_of_cell)
+        v, rules = self.vocabulary, self._rules
+        was, last_gene, of_level, n_open, next_forced, n_forced = self.state_BF[rows].unbind(1)
+        kind = rules.kind[ids_B.clamp(max=v.first_gene)]
+        is_gene, is_level = (kind == GENE_ID) & (was != self.DONE), kind == LEVEL_ID
         column = torch.where(is_gene, ids_B - v.first_gene, 0)
-        self.n_open[rows] -= (self.open_BG[rows, column] & is_gene).long()
-        self.open_BG[rows, column] &= ~is_gene
+        is_open = self.open_BG[rows, column]
+        is_taken = is_open & is_gene
+        self.open_BG[rows, column] = is_open ^ is_taken
         if self.forced_column.shape[1]:
             waits, awaited, level = (of_all[rows] for of_all in self._awaited())
-            self.next_forced[rows] += (is_gene & waits & (awaited == column) & (level == self.level[rows])).long()
-        self.last_gene[rows] = torch.where(is_gene, column, torch.where(is_level, -1, self.last_gene[rows]))
-        self.level[rows] = torch.where(is_level, ids_B, self.level[rows])
-        after_depth = torch.where(ids_B == v.first_depth, self.EMPTY, self.FIRST_LEVEL)
-        phase = torch.where(was == self.DEPTH, after_depth, was)
-        phase = torch.where(is_gene, self.ANY, torch.where(is_level, self.GENE, phase))
-        self.phase[rows] = torch.where((ids_B == v.end_of_cell) | (was == self.DONE), self.DONE, phase)
+            next_forced = next_forced + (is_gene & waits & (awaited == column) & (level == of_level)).long()
+        last_gene = torch.where(is_gene, column, last_gene.masked_fill(is_level, -1))
+        of_level = torch.where(is_level, ids_B, of_level)
+        self.state_BF[rows] = torch.stack([rules.after[was, kind], last_gene, of_level, n_open - is_taken.long(), next_forced, n_forced], 1)
 
     @property
     def is_done(self) -> torch.Tensor:
@@ -250,6 +297,4 @@ class CellAutomaton:
             self.forced_column, self.forced_level = (torch.cat([part, more], 1) for part in (self.forced_column, self.forced_level))
         for name in ("forced_column", "forced_level"):
             getattr(self, name)[rows, :most] = getattr(begun, name)
-        for name in ("open_BG", *self.OF_ROWS):
-            if not name.startswith("forced"):
-                getattr(self, name)[rows] = getattr(begun, name)
+        self.open_BG[rows], self.state_BF[rows] = begun.open_BG, begun.state_BF

@@ -14,7 +14,7 @@ import difflib
 import functools
 import gzip
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,8 @@ WAYS = (
     "symbol", "older name", "symbol of the other species", "older name of the other species", "respelled", "Ensembl id",
     "Ensembl id with version", "unknown",
 )  # fmt: skip
+MOST_KEPT = 8
+"""Sets of names whose genes are kept."""
 SPECIES = {
     HUMAN: ("homo sapiens", "human", "h. sapiens", "hsapiens", "hs", "ncbitaxon:9606", "9606"),
     MOUSE: ("mus musculus", "mouse", "mice", "murine", "m. musculus", "mmusculus", "mm", "ncbitaxon:10090", "10090"),
@@ -170,10 +172,19 @@ class GeneTable:
         >>> table.symbols[match.index[:2]].tolist(), match.unknown, match.merged
         (['GATA1', 'GATA1'], ['no such gene'], 1)
         """
+        return self._resolved(tuple(names), organism)
+
+    @functools.cached_property
+    def _resolved(self) -> Callable[[tuple[str, ...], str | None], GeneMatch]:
+        """`_resolve`, with the last answers kept: a server is asked about the same files again and again, half a second each."""
+        return functools.lru_cache(MOST_KEPT)(self._resolve)
+
+    def _resolve(self, names: tuple[str, ...], organism: str | None) -> GeneMatch:
         upper = [_plain(name) for name in names]
         found = MOUSE if self.species(names).sum(dtype=np.int64) < 0 else HUMAN
         order = self._order(species_of(organism) or found)
         index = np.fromiter((self._find(name, order)[0] for name in upper), dtype=np.int32, count=len(upper))
+        index.flags.writeable = False
         share = sum(name.startswith("ENS") and ENSEMBL_ID.match(name) is not None for name in upper) / max(1, len(upper))
         return GeneMatch(
             index=index,
@@ -246,6 +257,14 @@ class GeneTable:
 
         A name speaks by its genome's prefix (``mm10_``), its Ensembl prefix, as the symbol of one species only, or by its letter case.
         """
+        return self._votes(tuple(names))
+
+    @functools.cached_property
+    def _votes(self) -> Callable[[tuple[str, ...]], np.ndarray]:
+        """`_vote`, with the last answers kept."""
+        return functools.lru_cache(MOST_KEPT)(self._vote)
+
+    def _vote(self, names: tuple[str, ...]) -> np.ndarray:
         human, mouse = self._names[HUMAN][0], self._names[MOUSE][0]
         votes = np.zeros(len(names), dtype=np.int8)
         for position, name in enumerate(names):
@@ -257,6 +276,7 @@ class GeneTable:
             votes[position] = (row is not None) - (mouse_row is not None)
             if row is not None and mouse_row is not None:
                 votes[position] = int(name == self.symbols[row]) - int(name == self.mouse_symbols[mouse_row])
+        votes.flags.writeable = False
         return votes
 
     def is_of(self, organism: str) -> np.ndarray:

@@ -55,26 +55,16 @@ def draw_next(logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.
     uniform_B : (B,) float32 in [0, 1)
     """
     first, last = vocabulary.first_gene, vocabulary.last_gene
-    # few genes are left of thousands, so they are listed, row after row, and summed up in one run
-    row_N, gene_N = legal_BV[:, first:last].nonzero(as_tuple=True)
-    ends_B = torch.bincount(row_N, minlength=len(legal_BV)).cumsum(0)
-    passed_N = torch.nn.functional.softplus(logits_BV[row_N, first + gene_N].double() - OFFSET).cumsum(0)
-    passed_before_N = torch.nn.functional.pad(passed_N, (1, 0))
-    starts_B = torch.nn.functional.pad(ends_B[:-1], (1, 0))
-    before_B = passed_before_N[starts_B]
-    all_passed_B = passed_before_N[ends_B] - before_B
-    others_BV = logits_BV[:, :first].float().masked_fill_(~legal_BV[:, :first], -torch.inf)
-    has_others_B = legal_BV[:, :first].any(1)
-    others_share_B = torch.where(has_others_B, torch.exp(-all_passed_B), 0)
+    passed_BG = torch.nn.functional.softplus(logits_BV[:, first:last].float() - OFFSET)
+    passed_BG = passed_BG.masked_fill_(~legal_BV[:, first:last], 0).cumsum(1, dtype=torch.float64)
+    all_passed_B = passed_BG[:, -1]
+    cumulative_BV, has_others_B = _others(logits_BV, legal_BV, first)
+    others_share_B = torch.exp(-all_passed_B) * has_others_B
     # others have the lower ids, so they come first
-    weights_BV = torch.softmax(others_BV, 1).nan_to_num_()
-    other_B = _first_beyond(weights_BV.cumsum(1), (uniform_B / others_share_B.clamp(min=1e-30)).float(), weights_BV)
+    is_gene_B = (all_passed_B > 0) & (~has_others_B | (uniform_B >= others_share_B))
+    other_B = _first_beyond(cumulative_BV, (uniform_B / others_share_B.clamp(min=1e-30)).float())
     taken_B = torch.where(has_others_B, uniform_B - others_share_B, uniform_B * -torch.expm1(-all_passed_B)).clamp(min=0)
-    has_genes_B = ends_B > starts_B
-    at_B = torch.searchsorted(passed_N, before_B - torch.log1p(-taken_B), right=True)
-    at_B = torch.where(has_genes_B, at_B.clamp(min=starts_B, max=ends_B - 1), 0)
-    gene_B = torch.nn.functional.pad(gene_N, (0, 1))[at_B]
-    is_gene_B = has_genes_B & (~has_others_B | (uniform_B >= others_share_B))
+    gene_B = _first_beyond(passed_BG, -torch.log1p(-taken_B) / all_passed_B)
     return torch.where(is_gene_B, first + gene_B, other_B)
 
 
@@ -97,10 +87,8 @@ def draw_coupled(
     first, last = vocabulary.first_gene, vocabulary.last_gene
     hazard_BG = torch.sigmoid(logits_BV[:, first:last].float() - OFFSET).masked_fill_(~legal_BV[:, first:last], 0)
     is_taken_BG = genes_BG < hazard_BG
-    has_others_B = legal_BV[:, :first].any(1)
-    others_BV = logits_BV[:, :first].float().masked_fill(~legal_BV[:, :first], -torch.inf)
-    weights_BV = torch.softmax(others_BV, 1).nan_to_num_()
-    other_B = _first_beyond(weights_BV.cumsum(1), others_B, weights_BV)
+    cumulative_BV, has_others_B = _others(logits_BV, legal_BV, first)
+    other_B = _first_beyond(cumulative_BV, others_B)
     takes_B = is_taken_BG.any(1)
     must = (~takes_B & ~has_others_B).nonzero().squeeze(1)
     if len(must):
@@ -109,9 +97,18 @@ def draw_coupled(
     return torch.where(takes_B, first + is_taken_BG.int().argmax(1), other_B)
 
 
-def _first_beyond(cumulative_BN: torch.Tensor, share_B: torch.Tensor, weights_BN: torch.Tensor) -> torch.Tensor:
-    """First column whose running sum is above a share of the whole; shape (B,)."""
-    wanted = share_B[:, None].clamp(max=1) * cumulative_BN[:, -1:]
-    chosen_B = torch.searchsorted(cumulative_BN, wanted, right=True).squeeze(1).clamp_(max=weights_BN.shape[1] - 1)
-    is_legal = weights_BN.gather(1, chosen_B[:, None]).squeeze(1) > 0
-    return torch.where(is_legal, chosen_B, weights_BN.argmax(1))
+def _others(logits_BV: torch.Tensor, legal_BV: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Running sum of the chances of what may come that is no gene, (B, first), and whether there is any, (B,)."""
+    others_BV = logits_BV[:, :first].float().masked_fill(~legal_BV[:, :first], -torch.inf)
+    cumulative_BV = torch.softmax(others_BV, 1).nan_to_num_().cumsum(1)
+    return cumulative_BV, cumulative_BV[:, -1] > 0
+
+
+def _first_beyond(cumulative_BN: torch.Tensor, share_B: torch.Tensor) -> torch.Tensor:
+    """First column whose running sum is above a share of the whole, and so the first that added to it; shape (B,).
+
+    The share is held a little below the whole, so that there is one wherever the whole is more than nothing.
+    """
+    below = 1 - 2 * torch.finfo(cumulative_BN.dtype).eps
+    wanted_B1 = share_B.to(cumulative_BN.dtype).clamp(max=below)[:, None] * cumulative_BN[:, -1:]
+    return torch.searchsorted(cumulative_BN, wanted_B1, right=True).squeeze(1)

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,10 @@ from scmulan.pieces.answering import annotate_file
 from scmulan.pieces.carrying import Opening
 from scmulan.pieces.writing import Write, write_file
 from scmulan.rates import RatesOfKind
+from scmulan.serving.app import Server
+from scmulan.serving.line import CHAT
+from scmulan.serving.models import Models
+from scmulan.serving.settings import Settings
 from scmulan.serving.vllm import VllmProcess
 from scmulan.tasks import Model
 
@@ -44,6 +49,9 @@ SAMPLINGS = {
     "hot": Sampling(seed=4, temperature=1.3, top_p=0.9),
     "coupled": Sampling(seed=5, coupled=True),
 }
+
+N = 8
+"""Cells that a client of a server asks for."""
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +153,31 @@ def test_base_and_adapters_write_in_one_batch_what_each_writes_alone(served):
     assert sum(same) >= 11, same
     for name in ("kidney", "whole"):
         assert any(not np.array_equal(*both) for both in zip(alone[None], alone[name], strict=True))
+
+
+def test_clients_of_a_server_share_a_batch_and_each_has_what_its_own_model_writes(trained, adapters, process, tmp_path):
+    engine = RemoteEngine(load_checkpoint(trained.folder), process.url, model="base", key=process.key, dtype=torch.float32)
+    models = Models(str(trained.folder), "base", adapters, engine)
+    server = Server(Settings(folder=tmp_path, port=0), models)
+
+    def writes(name: str | None, first: int) -> list[list[int]]:
+        model = models.use(name)
+        asked = [CellRequest(prompt=model.writer.prompt("generate", {"organ": "blood"}), row=first + row) for row in range(N)]
+        found = [ids.tolist() for ids in model.engine.generate(asked, Sampling(temperature=0))]
+        assert model.adapter == name
+        return found
+
+    names = [None, "kidney", "whole"]
+    alone = {name: server.line.put(lambda name=name: writes(name, 0)).result(60) for name in names}
+    waiting = [(name, server.line.put(lambda name=name: writes(name, 0), CHAT)) for _ in range(4) for name in names]
+    running = 0
+    while not all(each.done() for _, each in waiting):
+        told = httpx.get(f"{process.url}/metrics", headers={"Authorization": f"Bearer {process.key}"}).text
+        running = max(running, *(float(line.split()[-1]) for line in told.splitlines() if line.startswith("vllm:num_requests_running")))
+    server.line.close()
+    for name, each in waiting:
+        assert each.result() == alone[name], name
+    assert running > N
 
 
 def test_rates_travel_with_a_request(plain, served):

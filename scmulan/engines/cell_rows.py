@@ -1,7 +1,7 @@
 """Cells that are being written, one a slot: what each may take next, its draws and its rates, whatever engine makes the logits.
 
 An engine puts a cell into a slot, gives the logits of the slots that it runs, and is given the next id of each. Which id that is depends
-on the cell's prompt, seed and row, and not on the slot or on what stands beside it. No Python per slot while cells are written.
+on the cell's prompt, seed and row, and not on the slot or on what stands beside it. No Python works slot by slot while cells are written.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ class CellRows:
         self.vocabulary, self.context, self.device = vocabulary, context, torch.device(device)
         self.automaton = CellAutomaton(vocabulary, device)
         self.automaton.begin(n_slots)
-        self.step, self.room = (torch.zeros(n_slots, dtype=torch.long, device=device) for _ in range(2))
-        self._depth = torch.full((n_slots,), -1, dtype=torch.long, device=device)
+        # of each slot in one tensor, so that one operation takes those of some slots; its depth is -1 where it is to be drawn
+        self._of_slots = torch.zeros(n_slots, 4, dtype=torch.long, device=device)
+        self.step, self.room, self._depth, self._sampling = self._of_slots.unbind(1)
+        self._depth[:] = -1
         self._uniform = torch.zeros(n_slots, context + 1, device=device)
         self._rates = RowRates(vocabulary, n_slots, self.device)
         self._coupled: CoupledDraws | None = None
         self._held: list[Sampling | None] = [None] * n_slots
         self._samplings: list[Sampling] = []
-        self._sampling = torch.zeros(n_slots, dtype=torch.long, device=device)
         firsts = sorted({int(cut * vocabulary.n_genes) for cut in COLUMN_CUTS})
         self._cuts = torch.tensor(firsts, device=device)
         self._columns = [(first, vocabulary.without_genes_before(first)) for first in firsts]
@@ -83,32 +84,34 @@ class CellRows:
             self._held[slot] = sampling
         self._samplings = list(dict.fromkeys(each for each in self._held if each is not None))
         number = {each: place for place, each in enumerate(self._samplings)}
-        self._sampling = torch.tensor([-1 if each is None else number[each] for each in self._held], device=self.device)
+        self._sampling[:] = torch.tensor([-1 if each is None else number[each] for each in self._held], device=self.device)
 
     def choose(self, slots_B: torch.Tensor, logits_of: LogitsOf) -> torch.Tensor:
         """The next id of each cell in some slots, ``pad`` where it is done; (B,). Asked again at the same step it is the same."""
-        step_B, automaton = self.step[slots_B], self.automaton
-        is_given_B = (step_B == 0) & (self._depth[slots_B] >= 0)
-        chosen_B = torch.where(is_given_B, self._depth[slots_B], self.vocabulary.pad)
-        left_B = self.room[slots_B] - step_B
+        automaton, n_ways = self.automaton, max(1, len(self._samplings))
+        step_B, room_B, depth_B, sampling_B = self._of_slots[slots_B].unbind(1)
+        phase_B, last_gene_B = automaton.state_BF[slots_B, :2].unbind(1)
+        is_given_B = (step_B == 0) & (depth_B >= 0)
+        chosen_B = torch.where(is_given_B, depth_B, self.vocabulary.pad)
+        left_B = room_B - step_B
         is_short = bool((left_B <= 2).any())
         uniform_B = self._uniform[slots_B, step_B.clamp(max=self.context)]
-        passed_B = torch.bucketize(automaton.last_gene[slots_B] + 1, self._cuts, right=True) - 1
-        passed_B = passed_B.masked_fill(is_given_B | automaton.is_done[slots_B], -1)
-        sampling_B = self._sampling[slots_B]
-        for number, (first, vocabulary) in enumerate(self._columns):
-            for kind, sampling in enumerate(self._samplings):
-                at = ((passed_B == number) & (sampling_B == kind)).nonzero().squeeze(1)
-                if not len(at):
-                    continue
-                rows = slots_B[at]
-                legal_BV = automaton.part(rows, first, vocabulary).legal(left=left_B[at] if is_short else None)
-                logits_BV = self._rates.added(logits_of(at, first), rows, automaton, vocabulary, first)
-                coupled = self._coupled.at(rows, automaton.level[rows], first) if sampling.coupled and self._coupled else None
-                ids = draw(logits_BV, legal_BV, uniform_B[at], sampling, vocabulary, coupled)
-                if coupled and self._coupled:
-                    self._coupled.genes_BG[rows, first:] = coupled[0]
-                chosen_B[at] = torch.where(ids >= vocabulary.first_gene, ids + first, ids)
+        way_B = (torch.bucketize(last_gene_B + 1, self._cuts, right=True) - 1) * n_ways + sampling_B
+        way_B = way_B.masked_fill_(is_given_B | (phase_B == automaton.DONE), -1)
+        ways = sorted(set(way_B.tolist()))
+        for way in ways:
+            if way < 0:
+                continue
+            (first, vocabulary), sampling = self._columns[way // n_ways], self._samplings[way % n_ways]
+            at = (way_B == way).nonzero().squeeze(1) if len(ways) > 1 else torch.arange(len(slots_B), device=self.device)
+            rows = slots_B[at]
+            legal_BV = automaton.part(rows, first, vocabulary).legal(left=left_B[at] if is_short else None)
+            logits_BV = self._rates.added(logits_of(at, first), rows, automaton, vocabulary, first)
+            coupled = self._coupled.at(rows, automaton.level[rows], first) if sampling.coupled and self._coupled else None
+            ids = draw(logits_BV, legal_BV, uniform_B[at], sampling, vocabulary, coupled)
+            if coupled and self._coupled:
+                self._coupled.genes_BG[rows, first:] = coupled[0]
+            chosen_B[at] = torch.where(ids >= vocabulary.first_gene, ids + first, ids) if first else ids
         return chosen_B
 
     def advance(self, slots_B: torch.Tensor, ids_B: torch.Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,13 +80,18 @@ class RemoteEngine(ServedEngine):
         self._used = name or self._base
 
     def run(self, sentences: Sequence[Sentence], on_sentence: Advance | None = None) -> Iterator[Continued]:
-        """Each sentence's continuation, in their order."""
-        with ThreadPoolExecutor(self.at_once) as pool:
-            asked = functools.partial(self._continue, self._used)
-            for found in pool.map(asked, sentences):
-                yield found
-                if on_sentence:
-                    on_sentence(1)
+        """Each sentence's continuation, in their order; all of them are there before the first is given."""
+        found = list[Continued]()
+        with self.aside(), ThreadPoolExecutor(self.at_once) as pool:
+            asked = [pool.submit(self._continue, self._used, each) for each in sentences]
+            try:
+                for each in asked:
+                    found.append(each.result())
+                    if on_sentence:
+                        on_sentence(1)
+            finally:  # where one is not to be had, or none are wanted any more
+                pool.shutdown(wait=False, cancel_futures=True)
+        yield from found
 
     def _continue(self, model: str, sentence: Sentence) -> Continued:
         body: dict[str, Any] = {

@@ -53,8 +53,10 @@ class RowRates:
         automaton : of all slots
         vocabulary : of the logits, which may lack the gene columns before ``first``
         """
+        if not self._known:
+            return logits_BV
         kind, is_after = self.kind_B[slots_B], automaton.level[slots_B] >= vocabulary.first_level
-        if not self._known or not bool(kind.any()):
+        if not bool(kind.any()):
             return logits_BV
         logits_BV = logits_BV.float()
         logits_BV[:, vocabulary.first_gene : vocabulary.last_gene] += self.genes[kind, first:]

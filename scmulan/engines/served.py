@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from scmulan.engines.asked import write_cell, write_words
 from scmulan.engines.base import Advance, CellRequest
 from scmulan.engines.transformers import TransformersEngine
 from scmulan.errors import EngineError
+from scmulan.model import Checkpoint
 
 MOST_WEIGHED = 128
 """Ids that vLLM tells log-probabilities of at one place."""
@@ -88,9 +90,14 @@ class ServedEngine(TransformersEngine):
     Attributes
     ----------
     scores_here : whether labels are weighed by the transformers engine too, in this process, and not by vLLM
+    aside : entered while a vLLM elsewhere is waited for and nothing of the engine is used, so that others may go on with it meanwhile
     """
 
     scores_here = False
+
+    def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", dtype: torch.dtype | None = None):
+        super().__init__(checkpoint, device=device, dtype=dtype)
+        self.aside: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @abstractmethod
     def run(self, sentences: Sequence[Sentence], on_sentence: Advance | None = None) -> Iterator[Continued]:

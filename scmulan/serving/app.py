@@ -80,6 +80,7 @@ class Server:
     def __post_init__(self) -> None:
         self._uploads: dict[str, Uploads] = {}
         self.views = Views(self.files, lambda job_id, owner, name: self.jobs.result(job_id, owner, name))
+        self.models.share(self.line)
         self.work = work = Work(self.models, self.files, self.views)
         folder, most = self.settings.folder / "jobs", self.settings.jobs
         self.jobs = Jobs(folder, work, self.line, most=most, room=self.check_room, beside=self.beside)

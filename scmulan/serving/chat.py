@@ -22,7 +22,7 @@ from scmulan.cells_writing import write_h5ad
 from scmulan.errors import PromptError, SentenceError
 from scmulan.requests import Request, load_grammar
 from scmulan.requests_following import follow
-from scmulan.serving.work import warned
+from scmulan.serving.warned import warned
 from scmulan.tasks import Model
 from scmulan.tasks_asking import Answer, requests_given
 from scmulan.tasks_carrying import Circumstances, both_sides

@@ -10,7 +10,6 @@ import functools
 import logging
 import re
 import threading
-import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ import anyio.to_thread
 from scmulan.cells import AnnData
 from scmulan.errors import PromptError, ScmulanError, ScmulanWarning, nearest
 from scmulan.serving.mcp_files import Folder
+from scmulan.serving.warned import heard
 from scmulan.tasks import Model
 
 EVERY = 0.25
@@ -137,8 +137,7 @@ class Workshop:
 
     def _work(self, task: Task, work: Callable[[Task], Any], adapter: str | None) -> Done:
         """In the thread of the task: its result or error as a value, for a group of tasks would wrap what is raised in it."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ScmulanWarning)
+        with heard() as caught:
             value, refused, crash = None, None, None
             try:
                 if self.model.adapter != adapter:

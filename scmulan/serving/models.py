@@ -1,12 +1,19 @@
-"""The models that a server answers with: a base and its adapters, one in use at a time."""
+"""The models that a server answers with: a base and its adapters, one in use at a time.
+
+While a piece of work waits for vLLM, others may go on with the model, with other adapters; the piece then finds its own in use again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from scmulan.engines.base import Engine
+from scmulan.engines.served import ServedEngine
 from scmulan.errors import PromptError, nearest
+from scmulan.serving.line import Line
 from scmulan.tasks import Model, load
 
 
@@ -39,6 +46,22 @@ class Models:
         for name in fields:
             if name not in known:
                 raise PromptError(f"{name!r} is not a field{nearest(name, known)}; fields: {', '.join(known)}")
+
+    def share(self, line: Line) -> None:
+        """Let others of a line go on while one waits for vLLM."""
+        engine = self.model.engine
+        if isinstance(engine, ServedEngine):
+            engine.aside = functools.partial(self._aside, line)
+
+    @contextlib.contextmanager
+    def _aside(self, line: Line) -> Iterator[None]:
+        used = self.model.adapter
+        try:
+            with line.aside():
+                yield
+        finally:
+            if self.model.adapter != used:
+                self.model.use(used)
 
     def use(self, name: str | None) -> Model:
         """The model, with the adapter of a name in use, or as it is."""

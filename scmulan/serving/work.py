@@ -6,9 +6,7 @@ A piece is kept as an ``.h5ad`` of what was added to its cells, or of the cells 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +18,19 @@ import scipy.sparse as sp
 from scmulan.cells import AnnData
 from scmulan.cells_writing import join_cells, read_back, write_h5ad
 from scmulan.engines.base import Advance
-from scmulan.errors import ScmulanWarning
 from scmulan.serving.asked import TASKS, Asked, Complete, ExplainShift, Generate, options
 from scmulan.serving.asked_views import VIEWS
 from scmulan.serving.jobs import Job
 from scmulan.serving.models import Models
 from scmulan.serving.uploads import Uploads
 from scmulan.serving.views import Views
+from scmulan.serving.warned import warned
 from scmulan.tasks_changed import most_changed
 
 ADDS = ("annotate", "locate", "describe", "embed", "fate", "edit")
 """Tasks that add to the cells of a file; the others give cells or a table of their own."""
 TOLD = 12
 """Lines of a summary."""
-
-
-@contextmanager
-def warned() -> Iterator[list[str]]:
-    """What scmulan warns of meanwhile."""
-    said: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ScmulanWarning)
-        yield said
-    said += list(dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, ScmulanWarning)))
 
 
 def seed_of_piece(seed: int, number: int) -> int:
