@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -164,6 +166,33 @@ def test_data_order_is_a_function_of_the_seed_alone(trained):
     assert not np.array_equal(taken[0], next(packs.ids[place] for packs, place in other.stream.take(1)))
     for each in (first, again, other):
         each.stream.close()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_request_to_end_beside_the_sum_that_tells_all_processes_is_heard_at_the_next_one(trained, tmp_path, monkeypatch, when):
+    """Else a process ended after a step that the others went on from, which waited for it for ever, or the request was lost."""
+    recipe, said = fill(Recipe, tiny_recipe(tmp_path / "run"), "test"), []
+    run = loop.Run(recipe, trained.corpus, say=said.append, log_with=None)
+    usual = run.parallel.sum
+
+    def summed(*values: float) -> list[float]:
+        found = usual(*values)
+        if run.step == 2 and when == "before":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    def stepped(*what) -> None:
+        taken(*what)
+        if run.step == 2 and when == "after":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    taken = run._take_step
+    monkeypatch.setattr(run.parallel, "sum", summed)
+    monkeypatch.setattr(run, "_take_step", stepped)
+    with pytest.raises(SystemExit) as ended:
+        run.train()
+    assert ended.value.code == 0
+    assert any("asked to end: saved at step 4;" in line for line in said)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_checkpoint(half, trained, monkeypatch):

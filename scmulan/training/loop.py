@@ -112,7 +112,7 @@ class Run:
         self.step, self.tokens, self.bad_in_a_row = 0, 0, 0
         self.best: dict[str, float] = {}
         self.cursor, self.curve_file = Cursor(), self.output / "curve.jsonl"
-        self.end = EndRequest()
+        self.end, self.is_ending = EndRequest(), False
         self._prepare_model(loss_of)
         self._resume()
         self._open_data()
@@ -207,7 +207,7 @@ class Run:
         finally:
             feeder.close()
         self.checkpoints.wait()
-        if self.end.is_set and self.step < self.recipe.steps:
+        if self.is_ending and self.step < self.recipe.steps:
             self.say(f"asked to end: saved at step {self.step:,}; start the run again and it goes on from there")
             self.parallel.accelerator.end_training()
             raise SystemExit(0)
@@ -225,7 +225,7 @@ class Run:
         """Whether the run ends before its last step: asked to, or nothing more is gained."""
         waited = self.step - self.best.get("step", self.step)
         is_patient = self.recipe.patience is None or waited < self.recipe.patience * self.recipe.evaluate_every
-        return self.end.is_set or not is_patient
+        return self.is_ending or not is_patient
 
     @contextmanager
     def _progress(self) -> Iterator[tuple[TextIO, Callable[[dict[str, Any]], None]]]:
@@ -258,8 +258,8 @@ class Run:
                 (loss / inputs.total * self.parallel.processes).backward()
             loss_sum += float(loss.detach()) / inputs.total
         norm = self.parallel.clip(self.module, self.recipe.optimizer.clip)
-        loss_sum, ends = self.parallel.sum(loss_sum, float(self.end.is_set))
-        self.end.is_set = ends > 0  # a signal to one process is one to all
+        loss_sum, asked = self.parallel.sum(loss_sum, float(self.end.is_set))
+        self.is_ending = asked > 0  # what one process was asked is agreed on here alone, so that all end after the same step
         verdict = self.watch.verdict(loss_sum, norm)
         self._take_step(verdict, loss_sum, norm)
         self.step, self.tokens, self.cursor = self.step + 1, self.tokens + inputs.tokens, inputs.cursor
