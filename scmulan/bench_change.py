@@ -7,6 +7,7 @@ the fold's own targets, so that it ranks below chance: the mean of others is wha
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -164,14 +165,14 @@ def explain(task: ChangeTask, explainers: Mapping[str, Explainer], *, most: int 
     held = {name: spread_over(rows, most) for name, rows in task.split.held.items() if len(rows) >= LEAST_MEASURED}
     rows = np.concatenate(list(held.values()))
     labels = [name for name, each in held.items() for _ in each]
+    drawn = {size: some for size in POPULATION_SIZES if (some := shift.draw_populations(labels, size, seed=task.seed))}
+    populations = {size: [replace(each, rows=rows[each.rows]) for each in some] for size, some in drawn.items()}
+    every, ends = list(itertools.chain(*populations.values())), np.cumsum([len(some) for some in populations.values()])
+    scores = {name: np.split(way(task, every, candidates), ends[:-1]) for name, way in ways.items()}  # a cell is asked about once
     found: dict[str, Any] = {}
-    for size in POPULATION_SIZES:
-        drawn = shift.draw_populations(labels, size, seed=task.seed)
-        if not drawn:
-            continue
-        populations = [replace(each, rows=rows[each.rows]) for each in drawn]
-        answers = {name: shift.identification([p.target for p in populations], way(task, populations, candidates), candidates)
-                   for name, way in ways.items()}  # fmt: skip
+    for number, (size, some) in enumerate(populations.items()):
+        targets = [each.target for each in some]
+        answers = {name: shift.identification(targets, of_sizes[number], candidates) for name, of_sizes in scores.items()}
         one = next(iter(answers.values()))
         chance = {"queries": one.n, "candidates": one.n_candidates, "chance": [_short(one.chance_first), _short(one.chance_five)]}
         shares = {name: {part: _short(getattr(each, part)) for part in ("first", "five", "rank")} for name, each in answers.items()}
