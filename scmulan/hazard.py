@@ -47,25 +47,36 @@ def likely(logits_BV: torch.Tensor, legal_BV: torch.Tensor, least: float, vocabu
     return kept_BV
 
 
-def draw_next(logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
+def draw_next(
+    logits_BV: torch.Tensor, legal_BV: torch.Tensor, uniform_B: torch.Tensor, vocabulary: Vocabulary, least: float = 0.0
+) -> torch.Tensor:
     """What ``sample`` draws from ``next_log_probabilities`` at temperature 1, without writing them out; shape (B,), int64.
 
     Parameters
     ----------
     uniform_B : (B,) float32 in [0, 1)
+    least : genes whose hazard is below it are passed by, as ``likely`` leaves them out
     """
     first, last = vocabulary.first_gene, vocabulary.last_gene
-    passed_BG = torch.nn.functional.softplus(logits_BV[:, first:last].float() - OFFSET)
-    passed_BG = passed_BG.masked_fill_(~legal_BV[:, first:last], 0).cumsum(1, dtype=torch.float64)
+    scores_BG, taken_BG = logits_BV[:, first:last].float() - OFFSET, legal_BV[:, first:last]
+    if least > 0:
+        taken_BG = taken_BG & (scores_BG >= math.log(least / (1 - least)))
+    passed_BG = torch.nn.functional.softplus(scores_BG).mul_(taken_BG).cumsum(1, dtype=torch.float64)
     all_passed_B = passed_BG[:, -1]
-    cumulative_BV, has_others_B = _others(logits_BV, legal_BV, first)
+    cumulative_BF, has_others_B = _others(logits_BV, legal_BV, vocabulary)
     others_share_B = torch.exp(-all_passed_B) * has_others_B
     # others have the lower ids, so they come first
-    is_gene_B = (all_passed_B > 0) & (~has_others_B | (uniform_B >= others_share_B))
-    other_B = _first_beyond(cumulative_BV, (uniform_B / others_share_B.clamp(min=1e-30)).float())
-    taken_B = torch.where(has_others_B, uniform_B - others_share_B, uniform_B * -torch.expm1(-all_passed_B)).clamp(min=0)
-    gene_B = _first_beyond(passed_BG, -torch.log1p(-taken_B) / all_passed_B)
-    return torch.where(is_gene_B, first + gene_B, other_B)
+    has_genes_B = all_passed_B > 0
+    is_gene_B = has_genes_B & (~has_others_B | (uniform_B >= others_share_B))
+    other_B = _first_beyond(cumulative_BF, (uniform_B / others_share_B.clamp(min=1e-30)).float()) + vocabulary.first_depth
+    beyond_B = torch.where(has_others_B, uniform_B - others_share_B, uniform_B * -torch.expm1(-all_passed_B)).clamp(min=0)
+    gene_B = _first_beyond(passed_BG, -torch.log1p(-beyond_B) / all_passed_B) + first
+    drawn_B = torch.where(is_gene_B, gene_B, other_B)
+    if least > 0:
+        bare = (~(has_genes_B | has_others_B)).nonzero().squeeze(1)
+        if len(bare):
+            drawn_B[bare] = draw_next(logits_BV[bare], legal_BV[bare], uniform_B[bare], vocabulary)
+    return drawn_B
 
 
 def draw_coupled(
@@ -87,8 +98,8 @@ def draw_coupled(
     first, last = vocabulary.first_gene, vocabulary.last_gene
     hazard_BG = torch.sigmoid(logits_BV[:, first:last].float() - OFFSET).masked_fill_(~legal_BV[:, first:last], 0)
     is_taken_BG = genes_BG < hazard_BG
-    cumulative_BV, has_others_B = _others(logits_BV, legal_BV, first)
-    other_B = _first_beyond(cumulative_BV, others_B)
+    cumulative_BF, has_others_B = _others(logits_BV, legal_BV, vocabulary)
+    other_B = _first_beyond(cumulative_BF, others_B) + vocabulary.first_depth
     takes_B = is_taken_BG.any(1)
     must = (~takes_B & ~has_others_B).nonzero().squeeze(1)
     if len(must):
@@ -97,11 +108,12 @@ def draw_coupled(
     return torch.where(takes_B, first + is_taken_BG.int().argmax(1), other_B)
 
 
-def _others(logits_BV: torch.Tensor, legal_BV: torch.Tensor, first: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Running sum of the chances of what may come that is no gene, (B, first), and whether there is any, (B,)."""
-    others_BV = logits_BV[:, :first].float().masked_fill(~legal_BV[:, :first], -torch.inf)
-    cumulative_BV = torch.softmax(others_BV, 1).nan_to_num_().cumsum(1)
-    return cumulative_BV, cumulative_BV[:, -1] > 0
+def _others(logits_BV: torch.Tensor, legal_BV: torch.Tensor, vocabulary: Vocabulary) -> tuple[torch.Tensor, torch.Tensor]:
+    """Running sum of the chances of depths, levels and the end, (B, frame ids), and whether any is legal, (B,)."""
+    frame = slice(vocabulary.first_depth, vocabulary.end_of_cell + 1)
+    others_BF = logits_BV[:, frame].float().masked_fill(~legal_BV[:, frame], -torch.inf)
+    cumulative_BF = torch.softmax(others_BF, 1).nan_to_num_().cumsum(1)
+    return cumulative_BF, cumulative_BF[:, -1] > 0
 
 
 def _first_beyond(cumulative_BN: torch.Tensor, share_B: torch.Tensor) -> torch.Tensor:

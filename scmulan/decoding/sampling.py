@@ -97,10 +97,10 @@ def draw(
 
     ``coupled``: the numbers of the genes and of what else may come, of ``CoupledDraws``, where draws are coupled.
     """
+    if coupled is None and sampling.temperature == 1 and sampling.top_p == 1:
+        return draw_next(logits_BV, legal_BV, uniform_B, vocabulary, sampling.least_hazard)
     if sampling.least_hazard > 0:
         legal_BV = likely(logits_BV, legal_BV, sampling.least_hazard, vocabulary)
     if coupled is not None:
         return draw_coupled(logits_BV, legal_BV, uniform_B, vocabulary, *coupled)
-    if sampling.temperature == 1 and sampling.top_p == 1:
-        return draw_next(logits_BV, legal_BV, uniform_B, vocabulary)
     return sample(next_log_probabilities(logits_BV, legal_BV, vocabulary), uniform_B, sampling)
