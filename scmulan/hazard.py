@@ -54,6 +54,7 @@ def draw_next(
 
     Parameters
     ----------
+    legal_BV : (B, V) bool, of what comes inside a cell: depths, levels, its end, genes
     uniform_B : (B,) float32 in [0, 1)
     least : genes whose hazard is below it are passed by, as ``likely`` leaves them out
     """

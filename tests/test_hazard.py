@@ -61,7 +61,7 @@ def test_a_direct_draw_is_the_one_made_from_the_probabilities(seed):
     rng = np.random.default_rng(seed)
     logits = torch.from_numpy(rng.normal(3, 3, (400, V.size)).astype(np.float32))
     legal = torch.from_numpy(rng.random((400, V.size)) < rng.choice([0.1, 0.5, 0.9]))
-    legal[:, V.last_gene :] = False
+    legal[:, : V.first_depth] = legal[:, V.end_of_cell + 1 : V.first_gene] = legal[:, V.last_gene :] = False
     legal[:100, : V.first_gene] = False
     legal[100:200, V.first_gene :] = False
     legal[:, V.first_gene + seed % V.n_genes] |= ~legal.any(1)
@@ -70,6 +70,8 @@ def test_a_direct_draw_is_the_one_made_from_the_probabilities(seed):
     drawn = draw_next(logits, legal, uniform, V)
     assert legal.gather(1, drawn[:, None]).all()
     assert (drawn == sample(next_log_probabilities(logits, legal, V), uniform, Sampling())).float().mean() > 0.99
+    for least in (1e-4, 0.2, 0.999):
+        assert draw_next(logits, legal, uniform, V, least).equal(draw_next(logits, likely(logits, legal, least, V), uniform, V))
 
 
 def test_genes_of_less_than_the_least_hazard_are_left_out_unless_nothing_else_is_legal():
