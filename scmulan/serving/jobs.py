@@ -284,7 +284,7 @@ class Jobs:
         line.put(lambda: self._step(job.id), JOB)
 
     def _step(self, job_id: str) -> None:
-        """Do the next piece of a job, then line it up again behind the others."""
+        """Do the next piece of a job, then line it up again behind the others; with the last piece its results, which are short work."""
         with self._lock:
             job = self._jobs.get(job_id)
             if job is None or job.has_ended or self._is_closing:
@@ -315,7 +315,9 @@ class Jobs:
             if now is None or now.has_ended:  # cancelled meanwhile
                 return
             job = self._put(replace(now, **changed))
-        if not job.has_ended:
+        if not job.has_ended and job.done == job.total:
+            self._step(job_id)
+        elif not job.has_ended:
             self._line_up(job)
         else:
             shutil.rmtree(folder / "pieces", ignore_errors=True)
