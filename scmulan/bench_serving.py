@@ -52,7 +52,7 @@ BRIEF: dict[str, Any] = {
 
 
 def serving(*, model: str, device: str, seed: int, n: int | None, only: Sequence[str], say: Say, **_: Any) -> dict[str, Any]:
-    """The parts named, or all.
+    """The parts named, or all; ``engines, 1`` is that part for one sentence alone.
 
     Parameters
     ----------
@@ -61,7 +61,8 @@ def serving(*, model: str, device: str, seed: int, n: int | None, only: Sequence
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "1")  # a process has room for one engine core, and two are compared
     checkpoint = load_checkpoint(model)
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "depth": DEPTH}
-    parts = {"engines": engines, "adapters": adapters, "cells": cells}
+    at = {f"engines, {size}": functools.partial(engines, sizes=(size,)) for size in SIZES}
+    parts: dict[str, Callable[..., dict[str, Any]]] = {"engines": engines, **at, "adapters": adapters, "cells": cells}
     for name in only or PARTS:
         found[name] = parts[name](checkpoint, device, seed, n or TURNS, say)
     return found
@@ -75,12 +76,12 @@ def requests_of(engine_model: Model, n: int, seed: int) -> list[CellRequest]:
     return [CellRequest(prompt=engine_model.writer.prompt("generate", each), row=row, depth=depth) for row, each in enumerate(rows)]
 
 
-def engines(checkpoint: Checkpoint, device: str, seed: int, turns: int, say: Say) -> dict[str, Any]:
+def engines(checkpoint: Checkpoint, device: str, seed: int, turns: int, say: Say, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
     """Ids a second of every way, by the number of sentences at once; medians over turns."""
     plain = Model(checkpoint, TransformersEngine(checkpoint, device=device))
     vllm = VllmEngine(checkpoint, device=device, rows=max(SIZES))
     found: dict[str, Any] = {}
-    for size in SIZES:
+    for size in sizes:
         asked, drawn = requests_of(plain, size, seed), Sampling(seed=seed)
         lengths = [len(cell) - 1 for cell in plain.engine.generate(asked, drawn)]
         length = round(float(np.mean(lengths)))
