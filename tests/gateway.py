@@ -40,7 +40,7 @@ def uploaded(client, content, name="cells.h5ad") -> str:
     return answer.json()["id"]
 
 
-def ended(client, job, *, seconds=60.0):
+def ended(client, job, *, seconds=300.0):
     """A job when it has ended."""
     assert job.status_code == 202, job.text
     until = time.monotonic() + seconds
