@@ -168,11 +168,11 @@ def test_clients_of_a_server_share_a_batch_and_each_has_what_its_own_model_write
         return found
 
     names = [None, "kidney", "whole"]
-    alone = {name: server.line.put(lambda name=name: writes(name)).result(60) for name in names}
+    alone = {name: server.line.put(lambda name=name: writes(name)).result(300) for name in names}
     waiting = [(name, server.line.put(lambda name=name: writes(name), CHAT)) for _ in range(4) for name in names]
     running = 0
     while not all(each.done() for _, each in waiting):
-        told = httpx.get(f"{process.url}/metrics", headers={"Authorization": f"Bearer {process.key}"}).text
+        told = httpx.get(f"{process.url}/metrics", headers={"Authorization": f"Bearer {process.key}"}, timeout=120).text
         running = max(running, *(float(line.split()[-1]) for line in told.splitlines() if line.startswith("vllm:num_requests_running")))
     server.line.close()
     same = [cell == other for name, each in waiting for cell, other in zip(each.result(), alone[name], strict=True)]
