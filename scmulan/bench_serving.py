@@ -32,6 +32,7 @@ from scmulan.engines.base import CellRequest, Engine
 from scmulan.engines.served import ServedEngine
 from scmulan.engines.transformers import TransformersEngine
 from scmulan.engines.vllm import VllmEngine
+from scmulan.errors import PromptError, nearest
 from scmulan.finetune import finetune
 from scmulan.model import Checkpoint, load_checkpoint
 from scmulan.tasks import Model
@@ -58,11 +59,14 @@ def serving(*, model: str, device: str, seed: int, n: int | None, only: Sequence
     ----------
     n : turns of ``engines`` and ``adapters`` (3); the most that any part takes is some ten minutes on two cores
     """
+    at = {f"engines, {size}": functools.partial(engines, sizes=(size,)) for size in SIZES}
+    parts: dict[str, Callable[..., dict[str, Any]]] = {"engines": engines, **at, "adapters": adapters, "cells": cells}
+    unknown = [name for name in only if name not in parts]
+    if unknown:
+        raise PromptError(f"--only {unknown[0]!r}: needed one of {'; '.join(parts)}{nearest(unknown[0], list(parts))}")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "1")  # a process has room for one engine core, and two are compared
     checkpoint = load_checkpoint(model)
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "depth": DEPTH}
-    at = {f"engines, {size}": functools.partial(engines, sizes=(size,)) for size in SIZES}
-    parts: dict[str, Callable[..., dict[str, Any]]] = {"engines": engines, **at, "adapters": adapters, "cells": cells}
     for name in only or PARTS:
         found[name] = parts[name](checkpoint, device, seed, n or TURNS, say)
     return found

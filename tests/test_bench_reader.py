@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
+from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -107,7 +108,7 @@ def test_an_odd_data_set_gives_cells_or_a_cell_data_error(adata: AnnData | None)
 
 
 @pytest.mark.slow
-@settings(ODD, max_examples=3000)
+@settings(ODD, max_examples=examples(800))
 @given(data_sets())
 @pytest.mark.filterwarnings("ignore")
 def test_many_odd_data_sets_give_cells_or_a_cell_data_error(adata: AnnData | None) -> None:
@@ -139,7 +140,7 @@ def test_broken_files_are_read_or_refused_by_a_worker() -> None:
 
 @pytest.mark.slow
 def test_many_broken_files_are_read_or_refused_by_a_worker() -> None:
-    found = fuzz_reader(seed=4, n=1500, say=print)
+    found = fuzz_reader(seed=4, n=500, say=print)
     assert not found["faults"]
 
 

@@ -267,7 +267,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "kills"), [("processes", 10), ("ray", 4)])  # a start of Ray takes many seconds
+@pytest.mark.parametrize(("engine", "kills"), [("processes", examples(4)), ("ray", examples(2))])  # a start of Ray takes many seconds
 def test_killed_at_random_it_has_the_same_bytes(atlas, trained, built, tmp_path, engine, kills):
     if engine == "ray":
         pytest.importorskip("ray")

@@ -32,8 +32,9 @@ def test_what_has_begun_is_brought_to_its_end(server):
 
 
 def test_what_does_not_have_its_turn_in_time_is_told_when_to_come_again_and_is_never_begun(server):
-    may_go, begun = threading.Event(), []
-    server.line.put(lambda: may_go.wait(10))
+    has_turn, may_go, begun = threading.Event(), threading.Event(), []
+    server.line.put(lambda: (has_turn.set(), may_go.wait(10)))
+    assert has_turn.wait(10)
     with pytest.raises(Busy, match="its turn did not come within") as told:
         asyncio.run(server.soon(lambda: begun.append(1)))
     assert told.value.seconds > 0

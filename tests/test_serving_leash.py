@@ -17,6 +17,19 @@ STARTS = (
 )
 
 
+def ended(pid: int) -> bool:
+    """Whether a process ends within seconds; the kernel may take a moment to end one that was killed, and nobody here reaps it."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_a_starter_that_is_killed_takes_all_that_it_started_along():
     starter = subprocess.Popen([sys.executable, "-c", STARTS])
     below: list[psutil.Process] = []
@@ -25,8 +38,7 @@ def test_a_starter_that_is_killed_takes_all_that_it_started_along():
         below = psutil.Process(starter.pid).children(recursive=True)
     starter.kill()
     starter.wait()
-    _, alive = psutil.wait_procs(below, timeout=20)
-    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    assert all(ended(process.pid) for process in below)
 
 
 def test_what_a_command_started_ends_with_the_command():
@@ -37,4 +49,4 @@ def test_what_a_command_started_ends_with_the_command():
     )  # fmt: skip
     pid = int(leash.stdout.readline())
     leash.wait(20)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert ended(pid)

@@ -60,8 +60,9 @@ class Line:
             chats, jobs = (sum(not each.done.cancelled() for each in waiting) for waiting in self._waiting)
             pieces = min(jobs, chats // MOST_IN_A_ROW + 1)
             spent = self._spend()
-            left = sorted(max(0.0, self._seconds[rank] - (spent - began)) for rank, began in self._under_way.values())
-            running = left[0] * len(left) if left and (self._is_taken or len(left) == UNDER_WAY) else 0.0
+            left = [max(0.0, self._seconds[rank] - (spent - began)) for rank, began in self._under_way.values()]
+            is_full = self._is_taken or len(left) == UNDER_WAY
+            running = min(left) * len(left) if left and is_full else 0.0
             return running + chats * self._seconds[CHAT] + pieces * self._seconds[JOB]
 
     def put(self, work: Callable[[], Any], rank: int = JOB) -> Future[Any]:
