@@ -184,6 +184,7 @@ def test_rows_that_passed_a_column_are_told_the_same_without_the_columns_before_
         automaton.advance(torch.multinomial(legal_BV.float(), 1).squeeze(1))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 99))
 def test_each_row_has_its_own_panel_and_its_own_forced_genes(seed):
     """What a row may take does not depend on the rows beside it."""

@@ -112,6 +112,7 @@ def test_a_source_that_can_not_be_read_is_named(folder):
 # -- tokenizers of a plan -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["rising", "falling", "alphabetical"])
 def test_genes_have_ids_in_the_order_asked_for(folder, order):
     plan = read_plan({"sources": ["a.h5ad"], "tokenizer": {"gene_order": order, "text_size": 300}}, folder)

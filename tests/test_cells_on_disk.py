@@ -101,6 +101,7 @@ def with_nullable_columns(adata):
 CHANGES = [as_dense, as_columns, as_layer, as_raw, as_logged, with_antibodies, with_twice_named_gene, with_nullable_columns]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr2", ".zarr3"])
 @pytest.mark.parametrize("change", [lambda adata: adata, *CHANGES], ids=lambda change: change.__name__)
 def test_cells_read_by_blocks_are_those_read_whole(tmp_path, monkeypatch, change, suffix):

@@ -191,6 +191,7 @@ def test_another_language_model_is_started_from(scmulan, trained, tmp_path):
     assert "extends no other tokenizer" in refused(scmulan(*words[:3], trained.tokenizer, *words[4:]))
 
 
+@pytest.mark.slow
 def test_an_extension_that_has_to_be_pruned_says_so(scmulan, tmp_path):
     write_tokenizer(tmp_path, pieces=12_000, more=made_up_words(9000))
     code, _, err = scmulan("tokenizer", "extend", tmp_path, "-o", tmp_path / "tok")

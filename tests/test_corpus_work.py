@@ -165,6 +165,7 @@ def test_built_by_processes_it_has_the_same_bytes(atlas, trained, built, tmp_pat
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 6, 14])
 def test_stopped_after_some_shards_it_goes_on_and_has_the_same_bytes(atlas, trained, built, tmp_path, small_shards, monkeypatch, after):
     done = []
@@ -357,6 +358,7 @@ def open_files(folder: Path) -> list[str]:
     return [name for name in [*names, *mapped] if name.startswith(str(folder))]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are listed by Linux alone")
 @pytest.mark.parametrize("is_broken", [False, True])
 def test_after_a_build_no_source_and_nothing_rewritten_is_held_open(trained, tmp_path, is_broken):

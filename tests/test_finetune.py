@@ -93,6 +93,7 @@ def test_the_same_recipe_gives_the_same_adapter(quick):
     assert open_adapter(one).sha256 == open_adapter(two).sha256
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_from_its_adapter_and_its_state_holds_no_frozen_weight(quick, tmp_path):
     whole, _ = quick(output="whole")
     step = sorted((tmp_path / "whole" / "checkpoints").glob("step-*"))[0]
@@ -109,6 +110,7 @@ def test_a_stopped_run_goes_on_from_its_adapter_and_its_state_holds_no_frozen_we
     assert open_adapter(again).sha256 == open_adapter(whole).sha256
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(quick, monkeypatch):
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -142,6 +144,7 @@ def test_full_fine_tuning_writes_a_whole_model_that_knows_old_and_new_labels(qui
     assert any(not torch.equal(before[name], after[name].float()) for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 def test_an_adapter_can_be_trained_on_few_bits_and_used_on_the_whole_model(quick, trained, bits):
     folder, _ = quick(adapter={"rank": 4, "bits": bits})
@@ -154,6 +157,7 @@ def test_an_adapter_can_be_trained_on_few_bits_and_used_on_the_whole_model(quick
     assert grown == []  # each B began at 0, so each had a gradient after the evaluation in the middle of the run
 
 
+@pytest.mark.slow
 def test_model_finetune_stays_in_use_and_the_base_is_still_there(trained, tmp_path):
     checkpoint = load_checkpoint(trained.folder)
     model = Model(checkpoint, TransformersEngine(checkpoint, dtype=torch.float32))
@@ -180,6 +184,7 @@ def seen_of(output: Path) -> Counter[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["generated", "corpus", "sources"])
 def test_old_cells_are_mixed_in_at_their_share_and_are_no_labels_of_the_adapter(quick, trained, tmp_path, kind):
     cells = {"corpus": str(trained.corpus), "sources": [{"path": str(trained.plan.parent / "human.h5ad"), "split": {"by": "column"}}]}
@@ -392,6 +397,7 @@ def scmulan(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_the_commands_tune_list_use_and_merge(scmulan, trained, tmp_path):
     kidney().write_h5ad(tmp_path / "kidney.h5ad")
     recipe = tmp_path / "recipe.yaml"

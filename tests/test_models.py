@@ -49,6 +49,7 @@ def corpus(folders, trained, tmp_path_factory) -> Path:
     return folder / "corpus"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_on_cells_from_another_model_lowers_the_loss_and_the_model_writes_cells(folders, corpus, tmp_path, family):
     model = train(tmp_path, corpus, folders / family)

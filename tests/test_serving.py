@@ -170,6 +170,7 @@ def test_cells_come_as_genes_with_counts_and_as_a_c_sentence(client):
     assert said["scmulan"]["request"][0]["task"] == "annotate"
 
 
+@pytest.mark.slow
 def test_the_official_client_works(address, file_id, tmp_path):
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
     assert [model.id for model in client.models.list()] == ["demo"]

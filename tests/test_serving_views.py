@@ -103,6 +103,7 @@ def test_clusters_part_the_types_and_come_as_a_table_too(client, file_id, cells)
     assert table.index.tolist() == cells.obs_names.tolist()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_map_and_clusters(client, file_id):
     first, second = (result(client, done(client, "map", file_id=file_id, layout="umap")) for _ in range(2))
     assert first["coordinates"] == second["coordinates"]
@@ -217,6 +218,7 @@ def test_the_python_of_an_annotation_gives_its_answers(client, file_id, trained,
     assert "scmulan annotate selected.h5ad --labels 'B cell;natural killer cell'" in code["command"]
 
 
+@pytest.mark.slow
 def test_the_command_of_a_job_gives_what_the_job_gave(client, trained, tmp_path):
     written = done(client, "generate", fields={"organ": "blood", "cell_type": "B cell"}, n=3, seed=4)
     command = client.get(f"/v1/jobs/{written['id']}/reproduce").json()["command"].replace("--model tiny", f"--model {trained.folder}")
@@ -226,6 +228,7 @@ def test_the_command_of_a_job_gives_what_the_job_gave(client, trained, tmp_path)
     assert (read_h5ad(tmp_path / "cells.h5ad").layers["counts"] != read_h5ad(tmp_path / "result.h5ad").layers["counts"]).nnz == 0
 
 
+@pytest.mark.slow
 def test_the_python_and_the_command_of_a_comparison_give_its_genes(client, file_id, cells, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells.write_h5ad("cells.h5ad")

@@ -112,6 +112,7 @@ def test_hours_fall_with_devices_and_with_the_share_of_the_peak():
 # -- memory --------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("is_checkpointed", [False, True])
 @pytest.mark.parametrize("preset", ["small", replace(PRESETS["100m"], layers=3)], ids=["grouped heads", "whole heads"])
@@ -144,6 +145,7 @@ def test_activations_are_those_that_autograd_keeps(language, packs, preset, prec
     assert sum(kept.values()) == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "matrix_lr"), [("no", 0.0), ("bf16", 0.01)])
 def test_the_height_of_a_step_is_that_of_the_profiler(language, packs, precision, matrix_lr):
     module, weights = packed(language, "small"), np.ones(len(language.prompts.parts), np.float32)

@@ -116,6 +116,7 @@ def test_merges_that_make_a_control_token_are_left_out_with_what_is_made_of_it(f
     assert all(first not in (left, right, left + right) for left, right in merges)
 
 
+@pytest.mark.slow
 def test_where_genes_leave_little_room_the_text_is_pruned_and_stays_representable(foreign, tmp_path):
     genes = [f"G{number}" for number in range(64_990)]
     build_tokenizer(tmp_path / "genes", genes=genes, texts=["blood"], fields=["organ"], tasks=[], text_size=256)

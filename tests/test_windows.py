@@ -111,6 +111,7 @@ def losses(recipe: Recipe, corpus: Corpus, **more) -> list[float]:
     return [line["loss"] for line in curve_lines(Path(recipe.output) / "curve.jsonl")]
 
 
+@pytest.mark.slow
 def test_training_on_files_stopped_or_not_is_training_on_cells(corpus, tmp_path):
     plain = losses(recipe_of(corpus, tmp_path / "plain", steps=30), corpus)
     recipe = recipe_of(corpus, tmp_path / "packed", steps=30)
