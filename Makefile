@@ -23,7 +23,7 @@ VENV_VLLM := $(VENV)-vllm
 WEB := serving/web
 # A process a core, a thread each: threads of torch's that share a core starve each other.
 # A process that dies ends the run, which would else wait for it for ever.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 --durations=12
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations=12
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 IS_RECENT := import sys; sys.exit("scmulan needs Python 3.11 or later; this is " + sys.version + "; make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)
 

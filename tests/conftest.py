@@ -31,6 +31,15 @@ LABELS = (
     "CD8-positive, alpha-beta T cell", "naive T cell", "B cell", "natural killer cell", "blood", "bone marrow", "Homo sapiens",
     "Mus musculus", "10x 3' v2", "lymphoid", "myeloid", "female", "GATA1 knockout", "day 7",
 )  # fmt: skip
+LONGEST = (
+    "test_pieces", "test_parallel", "test_corpus_work", "test_serving_schema", "test_trials", "test_bench_training", "test_cli_changes",
+    "test_serving_views", "test_bench_organs", "test_serving_mcp", "test_automaton",
+)  # fmt: skip
+"""Files that take minutes: they go first, so that no worker is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @dataclass(frozen=True)

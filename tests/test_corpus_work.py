@@ -263,12 +263,13 @@ from scmulan.corpus.plan import read_plan
 from scmulan.corpus.workers import Workers
 if __name__ == "__main__":
     build.CELLS_PER_SHARD = 25
-    build_corpus(read_plan({"sources": [sys.argv[1]]}), sys.argv[2], sys.argv[3], workers=Workers(engine=sys.argv[4], count=2))
+    workers = Workers(engine=sys.argv[4], count=2, address="local" if sys.argv[4] == "ray" else None)  # no cluster of another test's
+    build_corpus(read_plan({"sources": [sys.argv[1]]}), sys.argv[2], sys.argv[3], workers=workers)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "kills"), [("processes", examples(4)), ("ray", examples(2))])  # a start of Ray takes many seconds
+@pytest.mark.parametrize(("engine", "kills"), [("processes", examples(4)), ("ray", examples(1))])  # a start of Ray takes many seconds
 def test_killed_at_random_it_has_the_same_bytes(atlas, trained, built, tmp_path, engine, kills):
     if engine == "ray":
         pytest.importorskip("ray")

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
 SECONDS = 240_000
+N_CELLS = 200
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 SHOTS = os.environ.get("SCMULAN_SHOTS")
 """A folder for pictures of the page, to be looked at."""
@@ -62,7 +63,7 @@ def browser():
 def cells():
     """Real cells that the model has not seen."""
     whole = held_out("zheng_pbmc_facs")
-    return whole[np.random.default_rng(0).permutation(whole.n_obs)[:300]].copy()
+    return whole[np.random.default_rng(0).permutation(whole.n_obs)[:N_CELLS]].copy()
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def ask(page, text):
 def test_a_dropped_file_has_a_verdict_a_map_and_clusters(page, cells, tmp_path):
     shot(page, "begin")
     drop(page, "blood.h5ad", h5ad(cells, tmp_path))
-    expect(page.get_by_text("300 cells, 16,791 genes").first).to_be_visible(timeout=SECONDS)
+    expect(page.get_by_text(f"{N_CELLS} cells, 16,791 genes").first).to_be_visible(timeout=SECONDS)
     expect(page.get_by_text("Good to go").first).to_be_visible()
     expect(page.get_by_role("region", name="Legend").get_by_role("checkbox").first).to_be_visible(timeout=SECONDS)
     assert colours(page) > 4
@@ -174,7 +175,7 @@ def test_a_lasso_chooses_cells_and_a_question_is_about_them(page):
             page.mouse.down()
     page.mouse.up()
     n = int(re.match(r"[\d,]+", told(page))[0].replace(",", ""))
-    assert 0 < n < 300
+    assert 0 < n < N_CELLS
     answer = ask(page, "What kinds of cells are these?")
     expect(answer).to_contain_text(f"{min(n, 100)} cells")
     expect(answer).to_contain_text("Understood as")
@@ -264,7 +265,7 @@ def test_all_answers_are_downloaded(page):
     with page.expect_download() as got:
         button.click()
     lines = Path(got.value.path()).read_text().splitlines()
-    assert len(lines) == 301
+    assert len(lines) == N_CELLS + 1
     assert "scmulan_cell_type" in lines[0]
 
 
@@ -272,7 +273,7 @@ def test_a_reload_keeps_the_work(page):
     panel(page, "Ask")
     n, chosen = page.get_by_role("article").count(), told(page)
     page.reload()
-    expect(page.get_by_text("300 cells, 16,791 genes").first).to_be_visible()
+    expect(page.get_by_text(f"{N_CELLS} cells, 16,791 genes").first).to_be_visible()
     expect(page.get_by_role("article")).to_have_count(n)
     expect(page.get_by_test_id("selection")).to_have_text(chosen)
     expect(page.get_by_role("group", name="Cells written by the model").get_by_role("checkbox").first).to_be_visible()

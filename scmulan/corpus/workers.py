@@ -42,7 +42,7 @@ class Workers:
     ----------
     engine : ``processes`` or ``ray``
     count : processes; 1 is this one
-    address : of a Ray cluster (``auto``, ``ray://host:10001``); one is started on this machine when not given
+    address : of a Ray cluster (``auto``, ``ray://host:10001``); when not given, one found on this machine, else one started here
     """
 
     engine: str = "processes"
