@@ -1,7 +1,8 @@
 """Known regulators of blood, their fates, their targets: where the model's readings put them, beside rules that need no model.
 
-    ranks     of regulators among genes detected as often, for the fates that they drive: raised in cells of the start, deleted in cells
-              of the fate. Beside: log fold change between training cells of fate and start; weights of a logistic regression on them
+    ranks     of regulators among genes detected as often, for the fates that they drive: raised in cells of the start, or of all kinds
+              but the fate's; deleted in cells of the fate. Beside: log fold change between training cells of fate and start; weights of
+              a logistic regression on them
     edges     of the list in ``tokenizer/regulators.tsv``: effect of raising the regulator on the gene's chance, beside co-expression
               in the training cells, and beside how much the gene is expressed, which knows nothing of the regulator
     classes   families of genes told apart by a linear probe on embeddings, beside mean expression and profiles
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from scmulan import tasks_screen
@@ -38,6 +40,8 @@ STARTS = {
 }
 PARTS = ("ranks", "edges", "classes")
 CELLS, CONTROLS, LEAST = 10, 200, 3
+OF_ALL_KINDS = 2
+"""Times as many cells of all kinds as of the start: those of the fate itself are left out."""
 FAMILIES = {
     "ribosomal protein": r"RP[LS]\d", "zinc finger": r"ZNF\d", "solute carrier": r"SLC\d", "mitochondrial ribosomal protein": r"MRP[LS]\d",
     "respiratory chain": r"(NDUF|COX\d|UQCR|ATP5)", "proteasome": r"PSM[A-F]\d", "Ras-related": r"(RAB|RHO|RAS|RAP)\d?[A-Z]?\d*[A-Z]?$",
@@ -86,7 +90,8 @@ def _ranks(opened: Model, name: str, n: int, seed: int) -> dict[str, Any]:
     known = opened.opened.given(read_cells(test), ("organism", "organ"))[0]
     possible = opened.answers.labels_for(known)
     pairs = pairs_of(opened, test, possible, start)
-    ways = {"raised in cells of the start": _raised(opened, test, start, possible, pairs, n, seed)}
+    ways = {"raised in cells of the start": _raised(opened, test, start, [start, *sorted({fate for _, fate in pairs})], pairs, n, seed)}
+    ways["raised in cells of all kinds"] = _raised(opened, test, None, possible, pairs, OF_ALL_KINDS * n, seed)
     ways["slope of raising"] = _sloped(opened, test, start, pairs, n, seed, ways["raised in cells of the start"])
     compared = {fate: table.index for fate, table in ways["raised in cells of the start"].items()}
     ways |= _baselines(train, start, compared)
@@ -101,21 +106,34 @@ Tables = dict[str, "pd.Series[float]"]
 
 
 def _raised(
-    opened: Model, adata: AnnData, start: str, possible: Sequence[str], pairs: Sequence[tuple[str, str]], n: int, seed: int
+    opened: Model, adata: AnnData, start: str | None, labels: Sequence[str], pairs: Sequence[tuple[str, str]], n: int, seed: int
 ) -> Tables:
-    """Mean shift of the log-odds of each fate against the start, by gene: all fates are answered about at once."""
-    genes = sorted({gene for gene, _ in pairs})
-    goal = {"cell_type": pairs[0][1]}
-    asked = tasks_screen.ask(opened.answers, adata, goal, {"cell_type": start}, genes, False, n, CONTROLS, seed)
-    fates = sorted({fate for _, fate in pairs})
-    said = opened.answers.type_answers([start, *fates])
+    """Mean shift of the log-odds of each fate against the start (else all other labels), by gene; all fates are answered about at once."""
+    genes, fates = sorted({gene for gene, _ in pairs}), sorted({fate for _, fate in pairs})
+    away = None if start is None else {"cell_type": start}
+    asked = tasks_screen.ask(opened.answers, adata, {"cell_type": fates[0]}, away, genes, False, n, CONTROLS, seed)
+    said = opened.answers.type_answers(labels)
     shift_CNF = np.full((len(asked.rows), len(asked.sets), len(fates)), np.nan)
     for place, part, scores in tasks_screen.answers_to_edits(opened.answers, asked, "raise", said):
-        odds = scores[:, 1:] - scores[:, :1]
+        odds = _log_odds(scores, labels, fates, start)
         shift_CNF[place, part] = odds[1:] - odds[0]
+    types = asked.ready.cells.fields["cell_type"]
+    kinds = np.array([str(types[row]) for row in asked.rows])
     names = [opened.vocabulary.genes[columns[0]] for columns in asked.sets]
-    mean_NF = np.nanmean(shift_CNF, axis=0)
-    return {fate: pd.Series(mean_NF[:, place], index=names) for place, fate in enumerate(fates)}
+    mean_of = {fate: np.nanmean(shift_CNF[kinds != fate, :, place], axis=0) for place, fate in enumerate(fates)}
+    return {fate: pd.Series(mean_N, index=names, dtype=float) for fate, mean_N in mean_of.items()}
+
+
+def _log_odds(scores_NL: npt.NDArray[Any], labels: Sequence[str], fates: Sequence[str], start: str | None) -> npt.NDArray[np.float64]:
+    """Log-odds of each fate against the start, or against all other labels together; (N, fates), from log probabilities of labels."""
+    scores_NL = np.asarray(scores_NL, np.float64)
+    own_NF = scores_NL[:, [labels.index(fate) for fate in fates]]
+    if start is None:
+        beside_NF = np.stack([logsumexp(np.delete(scores_NL, labels.index(fate), axis=1), axis=1) for fate in fates], axis=1)
+    else:
+        beside_NF = scores_NL[:, [labels.index(start)]]
+    found: npt.NDArray[np.float64] = own_NF - beside_NF
+    return found
 
 
 def _sloped(opened: Model, adata: AnnData, start: str, pairs: Sequence[tuple[str, str]], n: int, seed: int, compared: Tables) -> Tables:

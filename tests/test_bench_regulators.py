@@ -10,7 +10,7 @@ import pytest
 
 from scmulan import bench_regulators
 from scmulan.bench import run
-from scmulan.bench_regulators import FAMILIES, STARTS, _baselines, _correlation, _shares_beaten
+from scmulan.bench_regulators import FAMILIES, STARTS, _baselines, _correlation, _log_odds, _shares_beaten
 from scmulan.bench_screen import GOAL, START, held_out
 from scmulan.cells import read_cells
 from scmulan.errors import PromptError
@@ -24,6 +24,15 @@ def test_the_best_of_all_beats_all_the_worst_none_and_ties_half():
 
 def test_a_rank_among_few_genes_is_none():
     assert _shares_beaten({"fate": pd.Series([2.0, 1.0], index=["A", "B"])}, [("A", "fate")]) == {}
+
+
+def test_odds_are_against_the_start_or_against_all_other_labels_together():
+    chances_NL = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]])
+    labels, fates = ["start", "one", "other"], ["other", "one"]
+    against_start = _log_odds(np.log(chances_NL), labels, fates, "start")
+    np.testing.assert_allclose(against_start, np.log([[0.2 / 0.5, 0.3 / 0.5], [0.1 / 0.1, 0.8 / 0.1]]))
+    against_the_rest = _log_odds(np.log(chances_NL), labels, fates, None)
+    np.testing.assert_allclose(against_the_rest, np.log([[0.2 / 0.8, 0.3 / 0.7], [0.1 / 0.9, 0.8 / 0.2]]))
 
 
 def test_no_gene_is_of_two_families():
