@@ -368,4 +368,5 @@ def _type_legend(picture: Figure, palette: Mapping[str, str]) -> None:
         Line2D([], [], linestyle="", marker=MARKERS[(i - 1) % len(MARKERS)], color=colour, label=f"{i}  {short(label, palette)}")
         for i, (label, colour) in enumerate(palette.items(), 1)
     ]
-    picture.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=9, handletextpad=0.2)
+    longest = max((len(short(label, palette)) for label in palette), default=0)
+    picture.legend(handles=handles, loc="outside lower left", ncols=2 if longest > 30 else 3, fontsize=9, handletextpad=0.2)

@@ -118,7 +118,7 @@ def show(stage: Stage, found: Fields) -> None:
     stage.report.table(rows, caption="Share of cells of which the field was said rightly, over the held-out cells that have it.")
     for number, (answers, true) in enumerate(zip(found.examples, found.true, strict=True), 1):
         told = {name: values for name, values in answers.items() if name in true or next(iter(values)) != "none"}
-        title = f"What the model tells of one cell, a {true.get('cell_type', 'cell')}"
+        title = f"What the model tells of one cell: {true.get('cell_type', 'of no known type')}"
         stage.picture(
             plots.field_probabilities(told, true=true, title=title),
             f"fields_{number}",

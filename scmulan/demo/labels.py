@@ -149,7 +149,7 @@ def _checked(dataset: Dataset) -> dict[str, object]:
         "data set": dataset.name,
         "species": ", ".join(sorted({str(value) for value in dataset.held.fields["organism"] if value})),
         "counts": report["values"].found,
-        "genes": report["genes"].found.split(";")[0],
+        "genes": report["genes"].found.split(";")[0].split(", and at least")[0],
         "verdict": report.verdict,
         "held out": len(dataset.held),
         "training": len(dataset.train),

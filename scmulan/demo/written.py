@@ -18,7 +18,7 @@ from scmulan.demo.stage import Dataset, Stage
 from scmulan.evaluate import bars
 from scmulan.evaluate.cells import Ground, counter, fields_of, pooled, predict, reserve, shared_ground
 from scmulan.evaluate.generation import BINOMIAL, N_HVG, REAL, over_table, real_again, write_cells
-from scmulan.evaluate.page import beats
+from scmulan.evaluate.page_words import beats_apart
 from scmulan.measures import baselines, metrics
 from scmulan.measures.metrics import DepthAgreement, TwoSample
 from scmulan.report import shown
@@ -216,7 +216,7 @@ def _row(found: Written, who: str) -> dict[str, object]:
 def words(found: Written) -> str:
     """What was written and what the figures say, in plain words."""
     ours, theirs, real = (found.whole[who] for who in (OURS, BINOMIAL, REAL))
-    worse = [beats(a, b, is_lower_better=True) for a, b in ((ours.auc_pcs, theirs.auc_pcs), (ours.auc_hvgs, theirs.auc_hvgs))]
+    worse = [beats_apart(a, b) for a, b in ((ours.auc_pcs, theirs.auc_pcs), (ours.auc_hvgs, theirs.auc_hvgs))]
     error = shown(2 * ours.auc_pcs_error)
     text = (
         f"The model wrote {found.n:,} cells of {found.n_types} types and {found.n_organs} organs; the number is kept small so that this "
@@ -229,7 +229,7 @@ def words(found: Written) -> str:
         ".\n\n"
         "Can one tell them from real cells? A random forest is given as many real as written cells and must say which is which. Its AUC "
         f"is {shown(ours.auc_pcs)} on 50 principal components and {shown(ours.auc_hvgs)} on the variable genes (give or take {error}): "
-        f"0.5 would be a coin's throw, and real cells against other real cells give {shown(real.auc_pcs)} and {shown(real.auc_hvgs)}. "
+        f"0.5 and less is a coin's throw, and real cells against other real cells give {shown(real.auc_pcs)} and {shown(real.auc_hvgs)}. "
         f"That is {worse[0]} a negative binomial fitted to each type on components ({shown(theirs.auc_pcs)}) and {worse[1]} it on genes "
         f"({shown(theirs.auc_hvgs)}).\n\n"
         f"The model itself recognises {shown(100 * found.recognised[OURS])} % of the written cells as the type that was asked for, and "

@@ -11,6 +11,7 @@ from scmulan.evaluate.mapping import PCA, Mapped
 from scmulan.evaluate.page_changes import depth_section, perturbation_section, states_section
 from scmulan.evaluate.page_questions import questions_section
 from scmulan.evaluate.page_words import beats as beats  # part of how pages speak: the demo says it too
+from scmulan.evaluate.page_words import beats_apart
 from scmulan.report import Report, shown
 
 if TYPE_CHECKING:
@@ -150,10 +151,10 @@ def generation_words(found: Generation) -> str:
     words = [
         f"For each held-out cell the model wrote one from the same fields ({ours.n:,} cells). A random forest tells them from real "
         f"cells with an AUC of {shown(ours.auc_pcs)} on 50 components and {shown(ours.auc_hvgs)} on {found.n_hvg:,} variable genes; 0.5 "
-        f"would be a coin's throw, and real cells against other real cells give {shown(real.auc_pcs)} and {shown(real.auc_hvgs)}."
+        f"and less is a coin's throw, and real cells against other real cells give {shown(real.auc_pcs)} and {shown(real.auc_hvgs)}."
     ]
     for name, a, b in (("components", ours.auc_pcs, theirs.auc_pcs), ("genes", ours.auc_hvgs, theirs.auc_hvgs)):
-        words.append(f"On {name} that is {beats(a, b, is_lower_better=True)} a negative binomial fitted to each type ({shown(b)}).")
+        words.append(f"On {name} that is {beats_apart(a, b)} a negative binomial fitted to each type ({shown(b)}).")
     if found.thinned:
         words.append(
             f"{found.thinned:,} of the real cells are longer than a sentence of this model may be: they, and the training cells, were "
