@@ -239,7 +239,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory):
     build_plan_tokenizer(plan, folder / "tokenizer")
     build_corpus(plan, folder / "tokenizer", folder / "corpus")
     packing = {"context": 256, "pack_tokens": 1024, "thin_share": 0.0}
-    recipe = fill(Recipe, tiny_recipe(folder / "run", steps=200, packing=packing), "test")
+    recipe = fill(Recipe, tiny_recipe(folder / "run", steps=300, packing=packing), "test")
     return load(pretrain(recipe, folder / "corpus", say=lambda _: None, log_with=None))
 
 

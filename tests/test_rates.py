@@ -32,7 +32,7 @@ def test_of_cells_that_a_model_wrote_it_expects_what_they_hold(model):
     np.testing.assert_array_equal(taken[1, genes], np.asarray((counts > 0).sum(0)).ravel())
     assert taken[0, depths].sum() == pytest.approx(expected[0, depths].sum()) == len(rows)
     assert taken[1, v.end_of_cell] == len(rows)
-    assert expected[1, genes].sum() == pytest.approx(taken[1, genes].sum(), rel=0.03)
+    assert expected[1, genes].sum() == pytest.approx(taken[1, genes].sum(), rel=0.08)  # five times what it varies by from draw to draw
     often = expected > 5
     errors = (taken - expected)[often] / np.sqrt(expected[often])
     assert 0.4 < np.sqrt((errors**2).mean()) < 1.3

@@ -26,7 +26,7 @@ from scmulan.csentence import decode_many
 from scmulan.decoding.sampling import Sampling
 from scmulan.engines.base import CellRequest
 from scmulan.engines.remote import RemoteEngine
-from scmulan.engines.transformers import TransformersEngine
+from scmulan.engines.transformers import TransformersEngine, best_dtype
 from scmulan.engines.vllm import VllmEngine
 from scmulan.errors import CheckpointError, EngineError
 from scmulan.finetune import finetune
@@ -253,7 +253,12 @@ def test_files_are_annotated_and_cells_written_by_vllm_as_by_transformers(traine
     scmulan("generate", *words, "-o", tmp_path / "vllm_cells.h5ad")
     wanted, found = (read_h5ad(tmp_path / f"{name}_cells.h5ad") for name in ("plain", "vllm"))
     same = np.asarray((wanted.layers["counts"] != found.layers["counts"]).sum(1)).ravel() == 0
-    assert same.mean() > 0.9, same  # a draw at the border of two ids may fall to either side
+    # A draw at the border of two ids may fall to either side; bfloat16 rounds more, each engine in its own way, and a cell that has
+    # parted from its twin does not come back.
+    assert same.mean() > (0.9 if best_dtype("cpu") == torch.float32 else 0.1), same
+    ours, theirs = (np.log1p(cells.layers["counts"].toarray()) for cells in (wanted, found))
+    alike = np.corrcoef(ours, theirs)[: len(ours), len(ours) :]
+    assert np.diag(alike).mean() > alike.mean() + 0.2
 
 
 def test_all_that_is_written_is_legal(served):
